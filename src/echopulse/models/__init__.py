@@ -1,0 +1,1 @@
+"""One file = one network and its config."""

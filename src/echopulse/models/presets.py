@@ -1,0 +1,95 @@
+"""Named sizes: `tiny` for tests, `compact` as shipped, `paper` as in the paper's appendix tables 4 and 5."""
+
+from typing import Literal
+
+from echopulse.errors import InputError
+from echopulse.models.ecg_encoder import EcgEncoderConfig
+from echopulse.models.quantizer import QuantizerConfig
+from echopulse.models.tokenizer import TokenizerConfig
+from echopulse.models.video_transformer import GeneratorConfig
+
+Preset = Literal["tiny", "compact", "paper"]
+PRESETS: tuple[str, ...] = ("tiny", "compact", "paper")
+
+
+def tokenizer_config(preset: str) -> TokenizerConfig:
+    """Config of the video tokenizer.
+
+    `compact` turns 11 frames of 128×128 into 384 codes, `paper` into 1536.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if preset == "tiny":
+        return TokenizerConfig(
+            patch=16,
+            stem="conv",
+            stem_width=8,
+            width=32,
+            spatial_depth=1,
+            temporal_depth=1,
+            heads=2,
+            head_dim=16,
+            mult=2.0,
+            temporal_window=3,
+            quantizer=QuantizerConfig(kind="fsq", levels=(4, 4, 4), group=2),
+        )
+    if preset == "compact":
+        return TokenizerConfig(
+            patch=16,
+            stem="conv",
+            stem_width=48,
+            width=256,
+            spatial_depth=3,
+            temporal_depth=1,
+            heads=4,
+            head_dim=64,
+            mult=4.0,
+            temporal_window=3,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8, 5, 5, 5), group=3),
+        )
+    if preset == "paper":
+        return TokenizerConfig()
+    raise InputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+
+
+def generator_config(preset: str) -> GeneratorConfig:
+    """Config of the generator, for 128×128 pictures; the factors are those of the preset's tokenizer.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    tokenizer = tokenizer_config(preset)
+    side = 128 // tokenizer.patch
+    factors = tokenizer.quantizer.factors
+    if preset == "tiny":
+        return GeneratorConfig(
+            factors=factors,
+            rows=side,
+            columns=side,
+            slots=4,
+            width=32,
+            depth=2,
+            heads=2,
+            head_dim=16,
+            mult=2.0,
+            cross_every=2,
+            position_bias=True,
+            ecg=EcgEncoderConfig(width=32, depth=1, heads=2, mult=2.0, fine_width=16, fine_dilations=(1, 2)),
+        )
+    if preset == "compact":
+        return GeneratorConfig(
+            factors=factors,
+            rows=side,
+            columns=side,
+            slots=8,
+            width=320,
+            depth=8,
+            heads=5,
+            head_dim=64,
+            mult=4.0,
+            cross_every=4,
+            position_bias=False,
+            ecg=EcgEncoderConfig(width=128, depth=3, heads=2, mult=4.0, fine_width=96),
+        )
+    return GeneratorConfig(factors=factors, rows=side, columns=side)

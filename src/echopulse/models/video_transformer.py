@@ -1,0 +1,174 @@
+"""Masked generative video transformer: predicts hidden codes from visible ones, an ECG, and what else is known."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from echopulse.axes import VIEWS
+from echopulse.errors import InputError
+from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures, sample_fine
+from echopulse.models.quantizer import split_factors
+from echopulse.nn.positions import ContinuousPositionBias, time_waves
+from echopulse.nn.transformer import Block
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of the generator.
+
+    Attributes:
+        factors: sizes of the softmaxes that name a code; the tokenizer's.
+        rows, columns: token grid of a frame.
+        slots: token frames of one window; slot 0 is the clip's first frame, the others are consecutive.
+        width, depth, heads, head_dim, mult: of the transformer.
+        cross_every: every how many layers attend to the ECG sequence.
+        position_bias: 3-D continuous position bias (the paper) beside learned positions.
+        ecg: the ECG encoder.
+    """
+
+    factors: tuple[int, ...] = (8192,)
+    rows: int = 16
+    columns: int = 16
+    slots: int = 6
+    width: int = 512
+    depth: int = 6
+    heads: int = 8
+    head_dim: int = 64
+    mult: float = 4.0
+    cross_every: int = 1
+    position_bias: bool = True
+    ecg: EcgEncoderConfig = field(default_factory=EcgEncoderConfig)
+
+    def __post_init__(self) -> None:
+        if self.slots < 2:
+            raise InputError(f"generator slots = {self.slots}; expected 2 or more")
+        if self.cross_every < 1 or self.depth < self.cross_every:
+            raise InputError(f"generator cross_every = {self.cross_every}; expected 1 to the depth, {self.depth}")
+
+
+class EcgWindow(NamedTuple):
+    """One batch of ECG windows, ready for the encoder; see `EcgEncoder.forward`."""
+
+    ecg: Float[Tensor, "b l s"]
+    marks: Float[Tensor, "b s"]
+    lead_ids: Int[Tensor, "b l"]
+    present: Bool[Tensor, "b l"]
+
+
+class Conditions(NamedTuple):
+    """What is known beside the codes; everything may be unknown.
+
+    Attributes:
+        features: the encoded ECG.
+        has_ecg: False hides the ECG (guidance's null branch).
+        frame_times_s: times of the two frames of each slot relative to the ECG window's middle; slot 0 holds the same
+            frame twice.
+        first_gap_s: time from the clip's first frame to the first frame of slot 1.
+        view: index in `axes.VIEWS`, or −1.
+        ef: ejection fraction between 0 and 1, or NaN.
+    """
+
+    features: EcgFeatures
+    has_ecg: Bool[Tensor, " b"]
+    frame_times_s: Float[Tensor, "b t 2"]
+    first_gap_s: Float[Tensor, " b"]
+    view: Int[Tensor, " b"]
+    ef: Float[Tensor, " b"]
+
+    def without_ecg(self) -> "Conditions":
+        """The null branch of guidance: same anatomy and view, unknown ECG and EF."""
+        return self._replace(has_ecg=torch.zeros_like(self.has_ecg), ef=torch.full_like(self.ef, float("nan")))
+
+
+class VideoTransformer(nn.Module):
+    """MVTM: full attention over all codes of a window, cross-attention to the ECG in real time.
+
+    A window holds the clip's first token frame (slot 0, the memory of the anatomy) and `slots − 1` consecutive token
+    frames from anywhere in the clip. Differs from the paper, which primes each segment with the last frames of the one
+    before and so forgets: here slot 0 stays for the whole video. Every slot gets the fine ECG features at its frames'
+    timestamps; frames and ECG patches share one clock through `time_waves`.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        self.ecg = EcgEncoder(c.ecg)
+        self.tables = nn.ModuleList(nn.Embedding(size, c.width) for size in c.factors)
+        self.hidden = nn.Parameter(torch.randn(c.width) * 0.02)
+        self.slot = nn.Parameter(torch.randn(c.slots, 1, 1, c.width) * 0.02)
+        self.row = nn.Parameter(torch.randn(1, c.rows, 1, c.width) * 0.02)
+        self.column = nn.Parameter(torch.randn(1, 1, c.columns, c.width) * 0.02)
+        self.view = nn.Embedding(len(VIEWS) + 1, c.width)
+        self.ef = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, c.width))
+        self.timing = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, c.width))
+        self.no_beat = nn.Parameter(torch.zeros(2 * c.ecg.fine_width))
+        self.beat = nn.Sequential(
+            nn.Linear(2 * c.ecg.fine_width, c.width), nn.GELU(), nn.Linear(c.width, c.width)
+        )
+        self.frame_time = nn.Linear(64, c.width)
+        self.patch_time = nn.Linear(64, c.ecg.width)
+        self.bias = ContinuousPositionBias(c.heads, axes=3) if c.position_bias else None
+        self.blocks = nn.ModuleList(
+            Block(c.width, c.heads, c.head_dim, c.mult, c.ecg.width if (i + 1) % c.cross_every == 0 else None)
+            for i in range(c.depth)
+        )
+        self.norm = nn.LayerNorm(c.width)
+        self.head = nn.Linear(c.width, sum(c.factors))
+
+    def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
+        """The ECG's features; they do not change while one window is decoded."""
+        return self.ecg(*window)
+
+    def forward(
+        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"], conditions: Conditions
+    ) -> Float[Tensor, "b t gh gw k"]:
+        """Logits of every code's factors, side by side along the last axis.
+
+        Args:
+            codes: values where known; anything elsewhere.
+            known: which codes may be seen.
+            conditions: the rest of what is known.
+        """
+        x = self._embed(codes, known) + self.slot[: codes.shape[1]] + self.row + self.column
+        x = x + rearrange(self._slot_conditions(conditions), "b t d -> b t 1 1 d")
+        context, visible = self._context(conditions)
+        grid = x.shape[1:4]
+        bias = self.bias(grid) if self.bias is not None else None
+        x = rearrange(x, "b t gh gw d -> b (t gh gw) d")
+        for block in self.blocks:
+            x = block(x, bias=bias, context=context, context_mask=visible)
+        x = self.head(self.norm(x))
+        return rearrange(x, "b (t gh gw) k -> b t gh gw k", t=grid[0], gh=grid[1])
+
+    def _embed(self, codes: Tensor, known: Tensor) -> Tensor:
+        parts = split_factors(codes, self.config.factors)
+        seen = sum(table(parts[..., i]) for i, table in enumerate(self.tables))
+        return torch.where(known.unsqueeze(-1), seen, self.hidden.to(seen.dtype))  # type: ignore[arg-type]
+
+    def _slot_conditions(self, c: Conditions) -> Tensor:
+        """Per slot: the ECG at its two frames, its time, the frame interval and gap, view and EF."""
+        b, t, _ = c.frame_times_s.shape
+        fine = sample_fine(c.features.fine, rearrange(c.frame_times_s, "b t two -> b (t two)"), self.config.ecg.window_s)
+        fine = rearrange(fine, "b (t two) e -> b t (two e)", two=2)
+        fine = torch.where(c.has_ecg[:, None, None], fine, self.no_beat.to(fine.dtype))
+        interval = c.frame_times_s[:, 1:, 1] - c.frame_times_s[:, 1:, 0]
+        interval = interval.mean(1, keepdim=True).expand(b, t)
+        gap = torch.tanh(c.first_gap_s).unsqueeze(1).expand(b, t)
+        follows = (c.first_gap_s.unsqueeze(1) < 1.5 * interval).to(gap.dtype)
+        timing = torch.stack([10 * interval, gap, follows], dim=-1).to(fine.dtype)
+        known_ef = ~torch.isnan(c.ef)
+        ef = torch.stack([torch.nan_to_num(c.ef) * 2 - 1, known_ef.to(c.ef.dtype)], dim=-1) * known_ef.unsqueeze(-1)
+        whole = self.view(c.view % (len(VIEWS) + 1)) + self.ef(ef.to(fine.dtype))
+        waves = time_waves(c.frame_times_s.mean(-1), 64).to(fine.dtype)
+        return self.beat(fine) + self.timing(timing) + self.frame_time(waves) + whole.unsqueeze(1)
+
+    def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
+        tokens = c.features.tokens
+        tokens = tokens + self.patch_time(time_waves(c.features.token_times_s, 64).to(tokens.dtype))
+        visible = c.features.visible & c.has_ecg.unsqueeze(1)
+        return tokens, rearrange(visible, "b m -> b 1 1 m")

@@ -1,0 +1,1 @@
+"""Losses, as functions that return a named breakdown."""

@@ -1,0 +1,217 @@
+"""The training loop that every task shares: precision, processes, EMA, log, checkpoints, exact resume.
+
+A step's data and randomness follow from (seed, step, rank) alone, so a resumed run repeats an unbroken one to the bit.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from echopulse.config import from_dict, load_json, save_json, to_dict
+from echopulse.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how to train.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: clips a step, on each process.
+        learning_rate: peak; linear warm-up, then cosine to a tenth.
+        warmup: steps of warm-up.
+        beta1, beta2, weight_decay: AdamW.
+        clip_norm: largest gradient norm.
+        ema_decay, ema_every: moving average of the weights.
+        precision: `bf16` mixed precision, or `no`.
+        log_every, sample_every: steps between log lines and between sample pictures.
+        checkpoint_every_s: seconds between checkpoints.
+        seed: of everything random.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float = 3e-4
+    warmup: int = 200
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.995
+    ema_every: int = 2
+    precision: Literal["no", "bf16"] = "bf16"
+    log_every: int = 20
+    sample_every: int = 500
+    checkpoint_every_s: float = 180.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise InputError(f"steps = {self.steps}, batch = {self.batch}; expected 1 or more")
+
+
+class Task(Protocol):
+    """What the engine needs of a task."""
+
+    model: nn.Module
+
+    def batch(self, step: int, rank: int) -> Any:
+        """Inputs of one step on one process."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and what to log beside it."""
+        ...
+
+    def sample(self, model: nn.Module, folder: Path, step: int) -> None:
+        """Writes pictures that show how training goes."""
+        ...
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the trained network as a checkpoint folder."""
+        ...
+
+
+def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = False, quiet: bool = False) -> None:
+    """Trains a task and exports the moving average of its weights to `folder/export`. Call on all ranks.
+
+    Args:
+        task: what to train.
+        settings: how.
+        folder: the run: `settings.json`, `log.jsonl`, TensorBoard events, `samples/`, `checkpoint/`, `export/`.
+        resume: go on from `folder/checkpoint`.
+        quiet: no progress on standard output.
+
+    Raises:
+        InputError: the folder holds another run, or nothing to resume.
+        FloatingPointError: the loss is not finite.
+    """
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    device = accelerator.device
+    model = task.model.to(device)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+    checkpoint = folder / "checkpoint"
+    first = 0
+    if resume:
+        first = _load(checkpoint, settings, model, average.module, optimizer)
+    elif checkpoint.exists():
+        raise InputError(f"{folder} already holds a run; add --resume, or choose another folder")
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if accelerator.is_main_process:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        save_json(folder / "settings.json", to_dict(settings))
+    log = _Log(folder, accelerator.is_main_process, quiet)
+    saved_at = time.monotonic()
+    for step in range(first, settings.steps):
+        torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(settings, step)
+        batch = task.batch(step, accelerator.process_index)
+        with accelerator.autocast():
+            loss, breakdown = task.losses(wrapped, batch, step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"step {step}: the loss is {float(loss)}; lower the learning rate")
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % settings.ema_every == 0:
+            average.update_parameters(accelerator.unwrap_model(wrapped))
+        last = step + 1 == settings.steps
+        if step % settings.log_every == 0 or last:
+            scalars = {"loss": float(loss.detach()), "gradient_norm": float(norm)} | {k: float(v.detach()) for k, v in breakdown.items()}
+            log.write(step, settings.steps, scalars)
+        if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
+            with torch.inference_mode():
+                task.sample(average.module.eval(), folder / "samples", step + 1)
+        if accelerator.is_main_process and (last or time.monotonic() - saved_at > settings.checkpoint_every_s):
+            _save(checkpoint, settings, step + 1, accelerator.unwrap_model(wrapped), average.module, optimizer)
+            task.export(average.module, folder / "export")
+            saved_at = time.monotonic()
+    log.close()
+
+
+def _learning_rate(settings: TrainSettings, step: int) -> float:
+    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
+    return settings.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * step / settings.steps))
+
+
+def _save(
+    folder: Path, settings: TrainSettings, step: int, model: nn.Module, average: nn.Module, optimizer: Any
+) -> None:
+    """Writes everything that the next step depends on: new folder first, then swapped in."""
+    fresh = folder.with_name(".checkpoint.part")
+    fresh.mkdir(parents=True, exist_ok=True)
+    state = optimizer.state_dict()
+    tensors = {f"{i}.{key}": value for i, entry in state["state"].items() for key, value in entry.items()}
+    for name, content in (("model", model.state_dict()), ("average", average.state_dict()), ("optimizer", tensors)):
+        save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, fresh / f"{name}.safetensors")
+    save_json(fresh / "state.json", {"step": step, "settings": to_dict(settings)})
+    old = folder.with_name(".checkpoint.old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    if old.exists():
+        for file in old.iterdir():
+            file.unlink()
+        old.rmdir()
+
+
+def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: nn.Module, optimizer: Any) -> int:
+    if not (folder / "state.json").is_file():
+        raise InputError(f"{folder}: nothing to resume there")
+    state = load_json(folder / "state.json")
+    if from_dict(TrainSettings, state["settings"], "state.json") != settings:
+        raise InputError(f"{folder} was trained with other settings; repeat them or start a new run")
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    average.load_state_dict(load_file(folder / "average.safetensors"))
+    content: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(folder / "optimizer.safetensors").items():
+        index, key = name.split(".", 1)
+        content.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": content, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(state["step"])
+
+
+class _Log:
+    """One JSON object a line, TensorBoard scalars, and a line on standard output."""
+
+    def __init__(self, folder: Path, active: bool, quiet: bool) -> None:
+        self._active, self._quiet, self._start = active, quiet, time.monotonic()
+        if active:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, steps: int, scalars: dict[str, float]) -> None:
+        if not self._active:
+            return
+        elapsed = round(time.monotonic() - self._start, 1)
+        self._file.write(json.dumps({"step": step, "elapsed_s": elapsed} | scalars) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        if not self._quiet:
+            values = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+            print(f"{step}/{steps}  {elapsed:.0f} s  {values}", flush=True)
+
+    def close(self) -> None:
+        if self._active:
+            self._file.close()
+            self._board.close()
