@@ -84,6 +84,12 @@ def test_resample_is_accurate_and_keeps_the_clock(rate: float, target_hz: float)
     assert np.abs(error[times <= 29.97]).max() < 0.1
 
 
+def test_nearly_equal_rates_do_not_drift() -> None:
+    ecg = tone(7, 512.0, duration_s=120)
+    result = resample(ecg, 512.037)
+    assert np.abs(result.samples_mv[0] - np.sin(2 * np.pi * 7 * result.times_s))[100:-100].max() < 0.01
+
+
 def test_offset_does_not_ring_and_rates_are_checked() -> None:
     ecg = EcgSignal(np.full((1, 1000), 100.0), ("I",), 500)
     assert np.abs(resample(ecg, 333.3).samples_mv - 100).max() < 1e-3

@@ -27,8 +27,12 @@ FLAT_MV = 0.02
 IMPLAUSIBLE_MV = 30.0
 """Peak-to-peak amplitude above which the unit is doubted."""
 
-MIN_CONTRAST = 4.5
-"""QRS complexes must stand out from the rest of the signal this many times; noise reaches about 3."""
+MIN_CONTRAST = 5.5
+"""QRS complexes must stand out from the rest of the signal this many times.
+
+Measured: the best of 12 leads of noise reached 5.1 (white and brown, 1 to 10 s, 240 trials); real records
+of 10 s and more lie between 9 and 74.
+"""
 
 _ANALYSIS_HZ = 500.0
 _PAD_S = 3.0
@@ -89,7 +93,7 @@ def clean(ecg: EcgSignal) -> EcgSignal:
 def resample(ecg: EcgSignal, sampling_rate_hz: float) -> EcgSignal:
     """The same ECG at another rate, band-limited; the first sample keeps its time.
 
-    The rate ratio is approximated by a fraction that drifts by less than 0.2 ms in an hour. The median
+    The rate ratio is approximated by a fraction that drifts by less than 0.4 ms in an hour. The median
     is taken out meanwhile and the ends are continued by odd reflection, so that nothing rings.
 
     Args:
@@ -111,7 +115,8 @@ def resample(ecg: EcgSignal, sampling_rate_hz: float) -> EcgSignal:
         raise InputError(
             f"cannot resample {ecg.sampling_rate_hz:g} Hz to {sampling_rate_hz:g} Hz; expected at most a factor of 1000"
         )
-    fraction = Fraction(ratio).limit_denominator(4000)
+    choices = [Fraction(ratio).limit_denominator(limit) for limit in (1000, 10_000, 100_000)]
+    fraction = next((choice for choice in choices if abs(choice / ratio - 1) < 1e-7), choices[-1])
     up, down = fraction.numerator, fraction.denominator
     blocks = math.ceil(10 * max(1 / down, 1 / up)) + 1  # the filter reaches 10 samples of the slower rate
     samples = ecg.samples_mv.astype(np.float64)
@@ -208,7 +213,7 @@ def assess_quality(ecg: EcgSignal) -> EcgQuality:
     gap = float(np.diff(np.concatenate(([ecg.start_s], times, [ecg.end_s]))).max())
     if gap > 4:
         fair.append(f"no beat found for {gap:.1f} s")
-    if beats.contrast < 1.5 * MIN_CONTRAST:
+    if beats.contrast < 1.3 * MIN_CONTRAST:
         fair.append("strong noise between the beats")
     if swing.max() > IMPLAUSIBLE_MV:
         fair.append(f"an amplitude of {swing.max():.3g} mV is not plausible: are the samples in millivolts?")
@@ -251,7 +256,7 @@ def _find_beats(cleaned: EcgSignal) -> _Beats:
         found = _find_beats_in(cleaned.select((name,)))
         if found.contrast > best.contrast:
             best = found
-        if best.contrast > 2 * MIN_CONTRAST:
+        if best.contrast > 1.5 * MIN_CONTRAST:
             break
     return best if best.contrast >= MIN_CONTRAST else _Beats(np.empty(0), best.lead, best.contrast)
 

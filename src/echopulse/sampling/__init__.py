@@ -1,0 +1,1 @@
+"""From conditions to codes to pictures: schedules, guidance, the decoding loop, windows without end."""

@@ -1,0 +1,114 @@
+"""From a recorded ECG to what the encoder reads: one rate, one scale, known leads, beat marks, any span of time."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from echopulse.axes import STANDARD_LEADS
+from echopulse.signals.ecg import EcgSignal
+from echopulse.signals.leads import standard_lead
+from echopulse.signals.processing import clean, detect_r_peaks, resample
+
+TRACK_RATE_HZ = 250.0
+MARK_WIDTH_S = 0.02
+_SMALLEST_SCALE_MV = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class EcgTrack:
+    """An ECG prepared for the encoder.
+
+    Attributes:
+        samples: float32 of shape (leads, samples) at `TRACK_RATE_HZ`; 0.67–40 Hz, one scale for all leads.
+        lead_ids: index of each row in `axes.STANDARD_LEADS`.
+        r_times_s: R peaks found in the recording.
+        start_s: time of the first sample.
+        repeats_every_s: length of the piece that is repeated outside the recording; 0 where it is not.
+    """
+
+    samples: np.ndarray
+    lead_ids: np.ndarray
+    r_times_s: np.ndarray
+    start_s: float
+    repeats_every_s: float = 0.0
+
+    @classmethod
+    def from_signal(cls, ecg: EcgSignal) -> "EcgTrack":
+        """Cleans, resamples, scales and marks a recording.
+
+        Leads that are not among the standard 12 are left out, unless there is no other: then the first one
+        stands for lead II. A flat ECG stays flat: the scale never falls below 0.05 mV.
+        """
+        r_times = detect_r_peaks(ecg)
+        rows = {}
+        for i, name in enumerate(ecg.leads):
+            rows.setdefault(standard_lead(name), i)
+        kept = [(STANDARD_LEADS.index(name), rows[name]) for name in STANDARD_LEADS if name in rows]
+        kept = kept or [(STANDARD_LEADS.index("II"), 0)]
+        chosen = replace(
+            ecg,
+            samples_mv=ecg.samples_mv[[row for _, row in kept]],
+            leads=tuple(STANDARD_LEADS[lead] for lead, _ in kept),
+        )
+        samples = resample(clean(chosen), TRACK_RATE_HZ).samples_mv
+        scale = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), _SMALLEST_SCALE_MV)
+        return cls(
+            samples=(samples / scale).astype(np.float32),
+            lead_ids=np.array([lead for lead, _ in kept]),
+            r_times_s=r_times,
+            start_s=ecg.start_s,
+        )
+
+    @property
+    def end_s(self) -> float:
+        """Time just after the last sample."""
+        return self.start_s + self.samples.shape[1] / TRACK_RATE_HZ
+
+    def extended(self, start_s: float, end_s: float) -> "EcgTrack":
+        """The track over a longer span: the recording from its first to its last R peak is repeated on both sides.
+
+        With fewer than two R peaks the whole recording is repeated.
+        """
+        if start_s >= self.start_s and end_s <= self.end_s:
+            return self
+        beats = self.r_times_s
+        first, last = (beats[0], beats[-1]) if len(beats) > 1 else (self.start_s, self.end_s)
+        period = round((last - first) * TRACK_RATE_HZ)
+        offset = round((first - self.start_s) * TRACK_RATE_HZ)
+        count = round((end_s - start_s) * TRACK_RATE_HZ)
+        index = np.arange(count) + round((start_s - self.start_s) * TRACK_RATE_HZ)
+        outside = (index < 0) | (index >= self.samples.shape[1])
+        source = np.where(outside, offset + (index - offset) % period, index)
+        step = period / TRACK_RATE_HZ
+        turns = np.arange(np.floor((start_s - first) / step) - 1, np.ceil((end_s - first) / step) + 1)
+        copies = (beats[None, :] + step * turns[:, None]).ravel() if len(beats) > 1 else np.array([])
+        copies = copies[(copies < self.start_s) | (copies >= self.end_s)]
+        marks = np.unique(np.round(np.concatenate([beats, copies]), 4))
+        marks = marks[(marks >= start_s) & (marks < end_s)]
+        return EcgTrack(self.samples[:, source], self.lead_ids, marks, start_s, repeats_every_s=step)
+
+    def window(self, middle_s: float, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """One encoder window; zero where the track does not reach.
+
+        Args:
+            middle_s: time of the window's middle.
+            num_samples: its length.
+
+        Returns:
+            Leads (leads, num_samples) and beat marks (num_samples,), float32.
+        """
+        first = round((middle_s - self.start_s) * TRACK_RATE_HZ) - num_samples // 2
+        out = np.zeros((len(self.lead_ids), num_samples), np.float32)
+        low, high = max(first, 0), min(first + num_samples, self.samples.shape[1])
+        if high > low:
+            out[:, low - first : high - first] = self.samples[:, low:high]
+        times = self.start_s + (first + np.arange(num_samples)) / TRACK_RATE_HZ
+        return out, beat_marks(self.r_times_s, times)
+
+
+def beat_marks(r_times_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """A Gaussian bump of height 1 on every R peak, float32 of the shape of `times_s`."""
+    marks = np.zeros(times_s.shape, np.float32)
+    for r in r_times_s[(r_times_s > times_s[0] - 0.1) & (r_times_s < times_s[-1] + 0.1)]:
+        marks = np.maximum(marks, np.exp(-0.5 * ((times_s - r) / MARK_WIDTH_S) ** 2).astype(np.float32))
+    return marks

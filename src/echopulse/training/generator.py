@@ -1,0 +1,158 @@
+"""Stage two: the masked generative transformer, on cached codes."""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from echopulse.axes import STANDARD_LEADS
+from echopulse.models.checkpoints import save_network
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
+from echopulse.objectives.masked import masked_code_loss
+from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes
+from echopulse.sampling.schedule import cosine_share
+from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack, beat_marks
+from echopulse.training.data import batch_rng
+from echopulse.training.token_cache import CachedClip
+
+
+class GeneratorBatch(NamedTuple):
+    """One step's inputs, batch first."""
+
+    codes: Tensor
+    seen: Tensor
+    known: Tensor
+    hidden: Tensor
+    window: EcgWindow
+    has_ecg: Tensor
+    frame_times_s: Tensor
+    first_gap_s: Tensor
+    view: Tensor
+    ef: Tensor
+
+
+class GeneratorTask:
+    """Predict hidden codes.
+
+    A batch mixes the three uses: from the ECG alone, from the ECG and the first frame, and going on from earlier
+    token frames. Given codes are corrupted at random (up to 10 %), since at generation they are the model's own.
+
+    Args:
+        config: the network.
+        clips: from `token_cache.build_token_cache`.
+        tokenizer: decodes the sample pictures.
+        batch: windows a step.
+        seed: of the batches.
+    """
+
+    def __init__(
+        self, config: GeneratorConfig, clips: list[CachedClip], tokenizer: VideoTokenizer, *, batch: int, seed: int = 0
+    ) -> None:
+        torch.manual_seed(seed)
+        self.model = VideoTransformer(config)
+        self.clips = [clip for clip in clips if clip.codes.shape[0] >= config.slots]
+        self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
+
+    def batch(self, step: int, rank: int) -> GeneratorBatch:
+        """Windows of random clips with their ECG, conditions and masks."""
+        rng = batch_rng(self._seed, step, rank)
+        rows = [self._window(rng, self.clips[rng.integers(len(self.clips))]) for _ in range(self._batch)]
+        columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
+        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef = columns
+        lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
+        window = EcgWindow(ecg, marks, lead_ids, present)
+        return GeneratorBatch(codes, seen, known, hidden, window, has_ecg, times, gap, view, ef)
+
+    def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
+        c = self.model.config
+        use = rng.choice(3, p=(0.35, 0.25, 0.4))  # ECG alone, ECG + first frame, going on
+        latest = clip.codes.shape[0] - c.slots + 1
+        position = 1 if use < 2 else int(rng.integers(1, latest + 1))
+        codes = np.concatenate([clip.codes[:1], clip.codes[position : position + c.slots - 1]]).astype(np.int64)
+        given = np.zeros(codes.shape, bool)
+        given[: (0, 1, 1 + OVERLAP)[use]] = True
+        seen = np.where(rng.uniform(size=codes.shape) < rng.uniform(0, 0.1), rng.permutation(codes.ravel()).reshape(codes.shape), codes)
+        seen = np.where(given, seen, codes)
+        hidden = ~given & (rng.uniform(size=codes.shape) < cosine_share(rng.uniform()))
+        if not hidden.any():
+            hidden = ~given
+        numbers = frame_numbers(c.slots, position)
+        times = numbers / clip.fps
+        middle = float(times[1:].mean())
+        ecg, marks, present = self._ecg(rng, clip.track, middle)
+        has_ecg = rng.uniform() > 0.12
+        knows_ef = rng.uniform() < (0.5 if has_ecg else 0.2)
+        half = c.ecg.window_s / 2
+        return (
+            codes,
+            seen,
+            ~hidden,
+            hidden,
+            ecg,
+            marks,
+            present,
+            np.array(has_ecg),
+            np.clip(times - middle, -half, half).astype(np.float32),
+            np.float32((numbers[1, 0] - numbers[0, 0]) / clip.fps),
+            np.int64(clip.view if rng.uniform() < 0.9 else -1),
+            np.float32(clip.ef if knows_ef else math.nan),
+        )
+
+    def _ecg(self, rng: np.random.Generator, track: EcgTrack, middle_s: float) -> tuple[np.ndarray, ...]:
+        """A window with what devices do to it: leads missing, noise, gain, lost spans, beat marks off or absent."""
+        samples = self.model.config.ecg.num_samples
+        rows, _ = track.window(middle_s, samples)
+        ecg = np.zeros((len(STANDARD_LEADS), samples), np.float32)
+        ecg[track.lead_ids] = rows
+        present = np.zeros(len(STANDARD_LEADS), bool)
+        kind, leads = rng.uniform(), track.lead_ids
+        if kind < 0.3:
+            leads = leads[leads == (rng.integers(2) if len(leads) > 1 else leads[0])]
+        elif kind < 0.5:
+            leads = rng.choice(leads, rng.integers(1, len(leads) + 1), replace=False)
+        present[leads] = True
+        ecg *= np.exp(rng.normal(0, 0.15))
+        if rng.uniform() < 0.4:
+            ecg += rng.uniform(0, 0.3) * rng.standard_normal(ecg.shape).astype(np.float32)
+        beats = track.r_times_s + rng.normal(0, 0.006, len(track.r_times_s))
+        times = middle_s + (np.arange(samples) - samples // 2) / TRACK_RATE_HZ
+        marks = beat_marks(beats, times) if rng.uniform() > 0.15 else np.zeros(samples, np.float32)
+        if rng.uniform() < 0.3:
+            start, length = rng.integers(samples), int(rng.uniform(0.1, 1.2) * TRACK_RATE_HZ)
+            ecg[:, start : start + length] = 0
+            if rng.uniform() < 0.5:
+                marks[start : start + length] = 0
+        return ecg * present[:, None], marks, present
+
+    def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the hidden codes (paper eq. 7)."""
+        device = next(model.parameters()).device
+        b = GeneratorBatch(
+            *(EcgWindow(*(y.to(device) for y in x)) if isinstance(x, EcgWindow) else x.to(device) for x in batch)
+        )
+        logits = model(b.seen, b.known, b.conditions())
+        terms = masked_code_loss(logits, b.codes, b.hidden, self.model.config.factors)
+        return terms["cross_entropy"], terms
+
+    def sample(self, model: nn.Module, folder: Path, step: int) -> None:
+        """True frames above generated ones, for the first clip: eight frames of a window."""
+        assert isinstance(model, VideoTransformer)
+        clip, c = self.clips[0], self.model.config
+        scene = Scene(clip.track, 0.0, clip.fps, clip.view, clip.ef, first=torch.from_numpy(clip.codes[:1]).long())
+        made = next(generate_codes(model, scene, c.slots, DecodeSettings(), seed=0))
+        true = torch.from_numpy(clip.codes[: c.slots]).long()[None]
+        rows = [torch.cat(list(self._tokenizer.decode(codes)[0, ::2, 0].float()), dim=1) for codes in (true, made)]
+        picture = (torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()
+        Image.fromarray(picture).save(folder / f"{step:07d}.png")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes `generator/` of a checkpoint folder."""
+        assert isinstance(model, VideoTransformer)
+        save_network(model, model.config, folder / "generator")
+

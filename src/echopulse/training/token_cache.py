@@ -1,0 +1,111 @@
+"""Codes and ECG tracks of prepared sets, computed once by a frozen tokenizer and kept on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from echopulse.axes import VIEWS
+from echopulse.config import load_json, save_json
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.signals.track import EcgTrack
+from echopulse.training.data import ClipPool
+
+MAX_FRAMES_AT_ONCE = 151
+
+
+@dataclass(frozen=True, eq=False)
+class CachedClip:
+    """One clip as the generator trains on it.
+
+    Attributes:
+        codes: int32 (token frames, rows, columns); the whole clip encoded in one stream.
+        track: its ECG.
+        fps: frames per second.
+        view: index in `axes.VIEWS`, −1 if unknown.
+        ef: ejection fraction between 0 and 1, NaN if unknown.
+    """
+
+    codes: np.ndarray
+    track: EcgTrack
+    fps: float
+    view: int
+    ef: float
+
+
+def build_token_cache(folder: Path, sets: Sequence[Path], tokenizer: VideoTokenizer, min_frames: int) -> list[CachedClip]:
+    """Reads the cache in `folder`, or makes it where it is absent or belongs to other sets or another tokenizer."""
+    pool = ClipPool(sets, min_frames)
+    key = _key(pool, tokenizer)
+    index, data = folder / "cache.json", folder / "cache.safetensors"
+    if not (index.is_file() and data.is_file() and load_json(index)["key"] == key):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(pool, tokenizer, key, index, data)
+    return _read(index, data)
+
+
+def _key(pool: ClipPool, tokenizer: VideoTokenizer) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tokenizer.state_dict().items():
+        digest.update(name.encode() + tensor.float().numpy().tobytes())
+    for part, i in pool.entries:
+        digest.update(f"{part.folder}|{part.ids[i]}|{part.line(i)['num_frames']}".encode())
+    return digest.hexdigest()
+
+
+def _write(pool: ClipPool, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    clips: list[dict[str, Any]] = []
+    dtype = next(tokenizer.parameters()).dtype
+    for number, (part, i) in enumerate(tqdm(pool.entries, desc="tokens", unit="clip", disable=None)):
+        line, frames = part.line(i), part.frames(i)
+        frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
+        video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
+        with torch.inference_mode():
+            tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int()
+        track = EcgTrack.from_signal(part.ecg(i))
+        tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
+        tensors[f"{number}.leads"] = torch.from_numpy(track.lead_ids)
+        tensors[f"{number}.r"] = torch.from_numpy(np.asarray(track.r_times_s, np.float64))
+        clips.append(
+            {
+                "fps": line["fps"],
+                "view": VIEWS.index(line["view"]) if line["view"] in VIEWS else -1,
+                "ef_percent": line["truth"].get("ef_percent"),
+                "ecg_start_s": track.start_s,
+            }
+        )
+    temporary = data.with_name(f".{data.name}.part")
+    save_file(tensors, temporary)
+    temporary.replace(data)
+    save_json(index, {"key": key, "clips": clips})
+
+
+def _read(index: Path, data: Path) -> list[CachedClip]:
+    result = []
+    with safe_open(data, "pt") as file:
+        for number, clip in enumerate(load_json(index)["clips"]):
+            track = EcgTrack(
+                samples=file.get_tensor(f"{number}.ecg").float().numpy(),
+                lead_ids=file.get_tensor(f"{number}.leads").numpy(),
+                r_times_s=file.get_tensor(f"{number}.r").numpy(),
+                start_s=clip["ecg_start_s"],
+            )
+            ef = clip["ef_percent"]
+            result.append(
+                CachedClip(
+                    codes=file.get_tensor(f"{number}.codes").numpy(),
+                    track=track,
+                    fps=clip["fps"],
+                    view=clip["view"],
+                    ef=float("nan") if ef is None else ef / 100,
+                )
+            )
+    return result
