@@ -5,11 +5,19 @@ from collections.abc import Sequence
 
 import tyro
 
+from echopulse.cli.demo import demo
+from echopulse.cli.generate import generate
+from echopulse.cli.info import info
 from echopulse.cli.simulate import simulate
+from echopulse.cli.train import train
 from echopulse.errors import InputError
 
 _COMMANDS = {
+    "demo": demo,
+    "generate": generate,
     "simulate": simulate,
+    "train": train,
+    "info": info,
 }
 
 

@@ -15,7 +15,7 @@ MAX_WINDOW_S = 6.0
 GRID_S, GRID_MV = 0.2, 0.5
 
 _FINE = 3  # the strip is drawn this much larger and shrunk, for smooth lines
-_BACKGROUND, _GRID, _GRID_STRONG, _EDGE = (8, 12, 14), (24, 36, 38), (34, 52, 54), (50, 66, 68)
+_BACKGROUND, _GRID, _GRID_STRONG, _EDGE = (8, 12, 14), (30, 46, 48), (48, 70, 72), (58, 76, 78)
 _TRACE, _TRACE_AHEAD = (74, 255, 138), (30, 104, 62)
 _PEAK, _PEAK_AHEAD = (255, 190, 60), (120, 90, 34)
 _CURSOR, _TEXT, _TEXT_DIM = (235, 240, 240), (226, 232, 232), (128, 146, 148)
@@ -25,8 +25,9 @@ def draw_overlay(clip: EchoClip) -> Iterator[np.ndarray]:
     """Draws each frame with the ECG below it.
 
     The strip shows lead II where there is one, otherwise the first lead, over the time of the clip (pages
-    of at most 6 s, all equally long), with boxes of 0.2 s and 0.5 mV. What is past is bright, what is to come is dim.
-    R peaks of `clip.provenance["r_times_s"]` are dotted.
+    of at most 6 s, all equally long), with boxes of 0.2 s and 0.5 mV. What is past is bright, what is
+    to come is dim. R peaks
+    of `clip.provenance["r_times_s"]` are dotted.
 
     Args:
         clip: a clip with its ECG.
@@ -53,12 +54,14 @@ def _pictures(clip: EchoClip, ecg: EcgSignal) -> Iterator[np.ndarray]:
     height, width = clip.frames.shape[1:]
     scale = math.ceil(MIN_WIDTH / width)
     strip = _Strip(clip, ecg, width * scale)
-    picture = np.empty((height * scale + strip.height, width * scale, 3), np.uint8)
+    picture = Image.new("RGB", (width * scale, height * scale + strip.height))
     for frame, time_s in zip(clip.frames, clip.frame_times_s, strict=True):
-        large = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BILINEAR)
-        picture[: height * scale] = np.asarray(large)[..., None]
-        picture[height * scale :] = np.asarray(strip.at(float(time_s)))
-        yield picture.copy()
+        large = Image.fromarray(frame)
+        if scale > 1:
+            large = large.resize((width * scale, height * scale), Image.Resampling.BILINEAR)
+        picture.paste(large.convert("RGB"), (0, 0))
+        picture.paste(strip.at(float(time_s)), (0, height * scale))
+        yield np.array(picture)
 
 
 class _Strip:
@@ -78,8 +81,8 @@ class _Strip:
         self.start_s = clip.start_s
         self.page_s = clip.duration_s / math.ceil(clip.duration_s / MAX_WINDOW_S)
         self.ecg_span_s = (ecg.start_s, ecg.times_s[-1])
-        peaks = clip.provenance.get("r_times_s") or []
-        self.peaks_s = [float(time_s) for time_s in peaks if ecg.start_s <= time_s <= ecg.end_s]
+        peaks_s = np.array(clip.provenance.get("r_times_s") or [], dtype=np.float64)
+        self.peaks_s = peaks_s[(peaks_s >= ecg.start_s) & (peaks_s <= ecg.end_s)].tolist()
         shown = (self.times_s >= clip.start_s) & (self.times_s <= clip.start_s + clip.duration_s)
         seen = self.values_mv[shown] if shown.any() else self.values_mv
         middle, span = (seen.max() + seen.min()) / 2, max(1.5, 1.25 * (seen.max() - seen.min()))

@@ -49,3 +49,32 @@ def load_network(network_class: type[N], config_class: type, folder: Path) -> N:
             raise InputError(f"{file}: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)
+
+
+def locate_checkpoint(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: a shipped name, a local folder, or a hub repository id (`owner/name`).
+
+    Raises:
+        InputError: there is nothing of that name.
+    """
+    shipped = Path(__file__).parent.parent / "weights"
+    if isinstance(name, str) and (shipped / name / "index.json").is_file():
+        return shipped / name
+    folder = Path(name)
+    if (folder / "index.json").is_file():
+        return folder
+    if folder.exists():
+        raise InputError(f"{folder} is no checkpoint: it has no index.json")
+    names = sorted(path.parent.name for path in shipped.glob("*/index.json"))
+    text = str(name)
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return Path(
+                snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"])
+            )
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise InputError(f"checkpoint {text!r} is no local folder and cannot be had from the hub: {error}") from error
+    raise InputError(f"no checkpoint {text!r}; shipped: {', '.join(names) or 'none'}; or give a folder or a hub id")

@@ -63,7 +63,7 @@ class Conditions(NamedTuple):
     """What is known beside the codes; everything may be unknown.
 
     Attributes:
-        features: the encoded ECG.
+        ecg: the ECG, encoded beforehand (`VideoTransformer.encode_ecg`) or as the window that the forward pass encodes.
         has_ecg: False hides the ECG (guidance's null branch).
         frame_times_s: times of the two frames of each slot relative to the ECG window's middle; slot 0 holds the same
             frame twice.
@@ -72,7 +72,7 @@ class Conditions(NamedTuple):
         ef: ejection fraction between 0 and 1, or NaN.
     """
 
-    features: EcgFeatures
+    ecg: EcgFeatures | EcgWindow
     has_ecg: Bool[Tensor, " b"]
     frame_times_s: Float[Tensor, "b t 2"]
     first_gap_s: Float[Tensor, " b"]
@@ -134,6 +134,8 @@ class VideoTransformer(nn.Module):
             known: which codes may be seen.
             conditions: the rest of what is known.
         """
+        if isinstance(conditions.ecg, EcgWindow):
+            conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
         x = self._embed(codes, known) + self.slot[: codes.shape[1]] + self.row + self.column
         x = x + rearrange(self._slot_conditions(conditions), "b t d -> b t 1 1 d")
         context, visible = self._context(conditions)
@@ -152,8 +154,9 @@ class VideoTransformer(nn.Module):
 
     def _slot_conditions(self, c: Conditions) -> Tensor:
         """Per slot: the ECG at its two frames, its time, the frame interval and gap, view and EF."""
+        assert isinstance(c.ecg, EcgFeatures)
         b, t, _ = c.frame_times_s.shape
-        fine = sample_fine(c.features.fine, rearrange(c.frame_times_s, "b t two -> b (t two)"), self.config.ecg.window_s)
+        fine = sample_fine(c.ecg.fine, rearrange(c.frame_times_s, "b t two -> b (t two)"), self.config.ecg.window_s)
         fine = rearrange(fine, "b (t two) e -> b t (two e)", two=2)
         fine = torch.where(c.has_ecg[:, None, None], fine, self.no_beat.to(fine.dtype))
         interval = c.frame_times_s[:, 1:, 1] - c.frame_times_s[:, 1:, 0]
@@ -168,7 +171,8 @@ class VideoTransformer(nn.Module):
         return self.beat(fine) + self.timing(timing) + self.frame_time(waves) + whole.unsqueeze(1)
 
     def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
-        tokens = c.features.tokens
-        tokens = tokens + self.patch_time(time_waves(c.features.token_times_s, 64).to(tokens.dtype))
-        visible = c.features.visible & c.has_ecg.unsqueeze(1)
+        assert isinstance(c.ecg, EcgFeatures)
+        tokens = c.ecg.tokens
+        tokens = tokens + self.patch_time(time_waves(c.ecg.token_times_s, 64).to(tokens.dtype))
+        visible = c.ecg.visible & c.has_ecg.unsqueeze(1)
         return tokens, rearrange(visible, "b m -> b 1 1 m")

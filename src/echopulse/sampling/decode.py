@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from echopulse.errors import InputError
+from echopulse.models.ecg_encoder import EcgFeatures
 from echopulse.models.quantizer import join_factors
 from echopulse.models.video_transformer import Conditions, VideoTransformer
 from echopulse.sampling.schedule import cosine_share, keep_most_confident
@@ -54,7 +55,7 @@ def decode_window(
         model: the generator.
         codes: values where known.
         known: which are given and stay.
-        conditions: of this window.
+        conditions: of this window, with the ECG encoded.
         settings: how to draw.
         generator: all randomness comes from here.
     """
@@ -83,7 +84,7 @@ def _logits(
         return model(codes, known, conditions).float()
     null = conditions.without_ecg()
     both = Conditions(
-        type(conditions.features)(*(torch.cat([x, x]) for x in conditions.features)),
+        EcgFeatures(*(torch.cat([x, x]) for x in conditions.ecg)),
         *(torch.cat([x, y]) for x, y in zip(conditions[1:], null[1:], strict=True)),
     )
     yes, no = model(torch.cat([codes, codes]), torch.cat([known, known]), both).float().chunk(2)

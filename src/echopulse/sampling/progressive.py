@@ -99,7 +99,7 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
     )
     half = c.ecg.window_s / 2
     return Conditions(
-        features=model.encode_ecg(window),
+        ecg=model.encode_ecg(window),
         has_ecg=torch.ones(1, dtype=torch.bool),
         frame_times_s=torch.from_numpy(np.clip(times - middle, -half, half)).float()[None],
         first_gap_s=torch.tensor([(numbers[1, 0] - numbers[0, 0]) / scene.fps]).float(),

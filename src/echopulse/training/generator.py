@@ -1,6 +1,7 @@
 """Stage two: the masked generative transformer, on cached codes."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from echopulse.axes import STANDARD_LEADS
+from echopulse.config import save_json
 from echopulse.models.checkpoints import save_network
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
@@ -29,12 +31,14 @@ class GeneratorBatch(NamedTuple):
     seen: Tensor
     known: Tensor
     hidden: Tensor
-    window: EcgWindow
-    has_ecg: Tensor
-    frame_times_s: Tensor
-    first_gap_s: Tensor
-    view: Tensor
-    ef: Tensor
+    conditions: Conditions
+
+    def to(self, device: torch.device) -> "GeneratorBatch":
+        """The same batch on a device."""
+        window = self.conditions.ecg
+        rest = (x.to(device) for x in self.conditions[1:])
+        conditions = Conditions(EcgWindow(*(x.to(device) for x in window)), *rest)
+        return GeneratorBatch(*(x.to(device) for x in self[:4]), conditions)
 
 
 class GeneratorTask:
@@ -67,7 +71,7 @@ class GeneratorTask:
         codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef = columns
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
-        return GeneratorBatch(codes, seen, known, hidden, window, has_ecg, times, gap, view, ef)
+        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, has_ecg, times, gap, view, ef))
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -132,11 +136,8 @@ class GeneratorTask:
 
     def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the hidden codes (paper eq. 7)."""
-        device = next(model.parameters()).device
-        b = GeneratorBatch(
-            *(EcgWindow(*(y.to(device) for y in x)) if isinstance(x, EcgWindow) else x.to(device) for x in batch)
-        )
-        logits = model(b.seen, b.known, b.conditions())
+        b = batch.to(next(model.parameters()).device)
+        logits = model(b.seen, b.known, b.conditions)
         terms = masked_code_loss(logits, b.codes, b.hidden, self.model.config.factors)
         return terms["cross_entropy"], terms
 
@@ -152,7 +153,16 @@ class GeneratorTask:
         Image.fromarray(picture).save(folder / f"{step:07d}.png")
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Writes `generator/` of a checkpoint folder."""
+        """Writes a whole checkpoint folder: `tokenizer/`, `generator/`, `index.json`."""
         assert isinstance(model, VideoTransformer)
+        save_network(self._tokenizer.float(), self._tokenizer.config, folder / "tokenizer")
         save_network(model, model.config, folder / "generator")
-
+        save_json(
+            folder / "index.json",
+            {
+                "name": folder.resolve().parent.name,
+                "training_data": f"{len(self.clips)} clips of prepared sets",
+                "licence": "",
+                "decoding": asdict(DecodeSettings()),
+            },
+        )
