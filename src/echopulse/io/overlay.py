@@ -26,8 +26,7 @@ def draw_overlay(clip: EchoClip) -> Iterator[np.ndarray]:
 
     The strip shows lead II where there is one, otherwise the first lead, over the time of the clip (pages
     of at most 6 s, all equally long), with boxes of 0.2 s and 0.5 mV. What is past is bright, what is
-    to come is dim. R peaks
-    of `clip.provenance["r_times_s"]` are dotted.
+    to come is dim. R peaks of `clip.provenance["r_times_s"]` are dotted.
 
     Args:
         clip: a clip with its ECG.
@@ -77,7 +76,7 @@ class _Strip:
         self.header = round(1.9 * self.font_size)
         self.height = self.header + round(min(0.24 * width, 240))
         self.label = f"{clip.view.upper() if clip.view != 'unknown' else 'Echo'}   lead {lead}"
-        self.times_s, self.values_mv = ecg.times_s, ecg.lead(lead)
+        self.times_s, self.values_mv = ecg.times_s, ecg.lead(lead).astype(np.float64)
         self.start_s = clip.start_s
         self.page_s = clip.duration_s / math.ceil(clip.duration_s / MAX_WINDOW_S)
         self.ecg_span_s = (ecg.start_s, ecg.times_s[-1])

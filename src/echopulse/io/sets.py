@@ -81,7 +81,7 @@ def write_set_clip(folder: str | Path, paired: PairedClip, source: str, exam: st
     _write_array(folder / f"clips/{name}.npy", clip.frames)
     if paired.masks is not None:
         _write_array(folder / f"clips/{name}.masks.npy", _checked_masks(paired.masks, name))
-    _write_wfdb(folder / "ecg", name, ecg)
+    write_wfdb(folder / "ecg", name, ecg)
     return {
         "id": name,
         "subject": paired.subject,
@@ -350,7 +350,12 @@ def _checked_masks(masks: np.ndarray, name: str) -> np.ndarray:
     return masks
 
 
-def _write_wfdb(folder: Path, name: str, ecg: EcgSignal) -> None:
+def write_wfdb(folder: Path, name: str, ecg: EcgSignal) -> None:
+    """Writes `<name>.hea` and `<name>.dat`: millivolts in 16 bits, the same bytes for the same signal.
+
+    Raises:
+        InputError: a lead name or a voltage that the format cannot hold.
+    """
     for lead in ecg.leads:
         if not (lead.strip() and lead.isprintable() and lead.isascii()):
             raise InputError(f"clip {name}: ECG lead name {lead!r} cannot be written; expected printable ASCII")

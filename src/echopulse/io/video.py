@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,7 +126,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_npy_header(file: BufferedIOBase | IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, Fortran order and type of a .npy stream, left at its first value.
 
     Raises:
@@ -175,7 +176,8 @@ def _clip(frames: np.ndarray, fps: float, note: dict[str, Any]) -> EchoClip:
 
 
 def _write_mp4(clip: EchoClip, pictures: Iterable[np.ndarray], note: str, path: Path) -> None:
-    options = {"crf": "14", "preset": "medium", "threads": "1"}  # one thread: the same bytes on every machine
+    # One thread and no macroblock tree: with it, x264 gives other bytes from run to run on small pictures.
+    options = {"crf": "14", "preset": "medium", "threads": "1", "mbtree": "0"}
     even = (_padded_to_even(picture) for picture in pictures)
     _encode(path, "mp4", "libx264", ("yuv420p", "yuv420p"), options, clip.fps, even, note)
 
@@ -288,6 +290,7 @@ def _check_room(path: Path, num_frames: int, height: int, width: int) -> None:
 
 def _read_stream(path: Path, demuxer: str) -> EchoClip:
     import av
+    from av.error import FFmpegError
 
     frames: list[np.ndarray] = []
     try:
@@ -304,7 +307,7 @@ def _read_stream(path: Path, demuxer: str) -> EchoClip:
                 frames.append(frame.to_ndarray(format="gray"))
     except InputError:
         raise
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a complete {path.suffix.lower()} video ({error})".replace("\n", " ")) from error
     if not frames or not rate or len({frame.shape for frame in frames}) > 1:
         raise InputError(f"{path}: {len(frames)} frames at {rate} frames/s; expected frames of one size and a rate")

@@ -88,7 +88,7 @@ class Quantizer(nn.Module):
         Returns:
             Features after quantization, codes, and the losses by name (already weighted).
         """
-        z = self.project_in(x.float())
+        z = F.linear(x.float(), self.project_in.weight.float(), self.project_in.bias.float()).float()
         bounded = torch.tanh(z) if self.config.kind == "fsq" else z
         value = self._round(bounded)
         through = bounded + (value - bounded).detach() if quantize else bounded

@@ -1,0 +1,140 @@
+"""What the generator may and may not depend on."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from echopulse.errors import InputError
+from echopulse.models.presets import PRESETS, generator_config, tokenizer_config
+from echopulse.models.video_transformer import Conditions, GeneratorConfig, VideoTransformer
+
+MakeConditions = Callable[..., Conditions]
+
+
+@pytest.fixture(scope="module")
+def codes() -> Tensor:
+    return torch.randint(0, 64, (1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def known() -> Tensor:
+    return torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+def _run(model: VideoTransformer, codes: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
+    with torch.inference_mode():
+        return model(codes, known, conditions)
+
+
+def test_values_of_hidden_codes_do_not_matter(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    other = torch.where(known, codes, 63 - codes)
+    x, y = (_run(generator, c, known, make_conditions()) for c in (codes, other))
+    assert torch.equal(x, y)
+
+
+def test_values_of_known_codes_and_what_is_known_do_matter(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    base = _run(generator, codes, known, make_conditions())
+    other = torch.where(known, 63 - codes, codes)
+    assert not torch.allclose(base, _run(generator, other, known, make_conditions()), atol=1e-3)
+    assert not torch.allclose(base, _run(generator, codes, ~known, make_conditions()), atol=1e-3)
+
+
+def test_ecg_matters_only_where_there_is_one(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    outputs = {}
+    for there in (True, False):
+        for seed in (0, 1):
+            conditions = make_conditions(seed=seed)._replace(has_ecg=torch.tensor([there]))
+            outputs[there, seed] = _run(generator, codes, known, conditions)
+    assert torch.equal(outputs[False, 0], outputs[False, 1])
+    assert not torch.allclose(outputs[True, 0], outputs[True, 1], atol=1e-3)
+    assert not torch.allclose(outputs[True, 0], outputs[False, 0], atol=1e-3)
+
+
+def test_null_branch_of_guidance_knows_neither_ecg_nor_ef(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    first, second = make_conditions(seed=0), make_conditions(seed=1)._replace(ef=torch.tensor([0.2]))
+    x, y = (_run(generator, codes, known, conditions.without_ecg()) for conditions in (first, second))
+    assert torch.equal(x, y)
+    assert first.without_ecg().view is first.view and bool(first.has_ecg.all())
+
+
+def test_encoding_the_ecg_beforehand_changes_nothing(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    conditions = make_conditions()
+    with torch.inference_mode():
+        beforehand = conditions._replace(ecg=generator.encode_ecg(conditions.ecg))
+    assert torch.equal(_run(generator, codes, known, conditions), _run(generator, codes, known, beforehand))
+
+
+def test_ef_matters_and_unknown_ef_is_finite(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    low, high, unknown, middle = (
+        _run(generator, codes, known, make_conditions()._replace(ef=torch.tensor([ef])))
+        for ef in (0.2, 0.7, float("nan"), 0.5)
+    )
+    assert torch.isfinite(unknown).all()
+    assert not torch.equal(low, high) and not torch.equal(unknown, low)
+    assert not torch.equal(unknown, middle), "an unknown EF must not read as 50 %"
+
+
+def test_one_row_with_unknown_ef_leaves_the_other_alone(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    two = make_conditions(batch=2)._replace(ef=torch.tensor([float("nan"), 0.4]))
+    both = _run(generator, codes.repeat(2, 1, 1, 1), known.repeat(2, 1, 1, 1), two)
+    alone = _run(generator, codes, known, make_conditions()._replace(ef=torch.tensor([0.4])))
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_views_differ_and_may_be_unknown(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    outputs = [
+        _run(generator, codes, known, make_conditions()._replace(view=torch.tensor([view]))) for view in (0, 1, -1)
+    ]
+    assert all(torch.isfinite(output).all() for output in outputs)
+    assert not any(torch.equal(outputs[i], outputs[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_time_of_the_frames_matters(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    conditions = make_conditions()
+    later = conditions._replace(frame_times_s=conditions.frame_times_s + 0.1)
+    farther = conditions._replace(first_gap_s=torch.tensor([2.0]))
+    base = _run(generator, codes, known, conditions)
+    assert not torch.allclose(base, _run(generator, codes, known, later), atol=1e-4)
+    assert not torch.allclose(base, _run(generator, codes, known, farther), atol=1e-4)
+
+
+def test_shorter_windows_are_fine(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    assert _run(generator, codes[:, :3], known[:, :3], make_conditions(slots=3)).shape == (1, 3, 8, 8, 20)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_both_networks_belong_together(preset: str) -> None:
+    tokenizer, generator = tokenizer_config(preset), generator_config(preset)
+    assert generator.factors == tokenizer.quantizer.factors
+    assert generator.rows * tokenizer.patch == generator.columns * tokenizer.patch == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(dict(slots=1), "slots = 1"), (dict(cross_every=0), "cross_every = 0"), (dict(depth=2, cross_every=3), "cross_every = 3")],
+)
+def test_impossible_configs_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GeneratorConfig(**change)
