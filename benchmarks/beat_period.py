@@ -68,7 +68,10 @@ def main() -> None:
     for row in rows:
         print("{:8.0f}  {:4d}  {}   {:.3f}   {:.3f}     {:5.1f}".format(*row))
     within = float(np.mean(np.array(error) <= 0.1))
-    by_rate = {f"{rate:.0f}": float(np.median([e for r, e in zip(rows, error, strict=True) if r[0] == rate])) for rate in RATES_BPM}
+    by_rate = {
+        f"{rate:.0f}": float(np.median([e for r, e in zip(rows, error, strict=True) if r[0] == rate]))
+        for rate in RATES_BPM
+    }
     print(json.dumps({"clips": len(rows), "share_within_10_percent": within, "median_error_by_rate": by_rate}))
 
 

@@ -46,7 +46,7 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def psnr_db(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other.astype(float)) ** 2)))
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((one.astype(float) - other.astype(float)) ** 2))))
 
 
 @pytest.mark.parametrize("ending", [".avi", ".npz", ".gif"])
@@ -76,8 +76,8 @@ def test_provenance_view_and_clock_come_back(tmp_path: Path, ending: str) -> Non
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_bytes_are_the_same_each_time(tmp_path: Path, ending: str) -> None:
-    one, two = make_clip().save(tmp_path / f"1{ending}"), make_clip().save(tmp_path / f"2{ending}")
-    assert one.read_bytes() == two.read_bytes()
+    written = {make_clip().save(tmp_path / f"{i}{ending}").read_bytes() for i in range(12)}
+    assert len(written) == 1
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -160,9 +160,7 @@ def test_the_overlay_is_written_in_color(tmp_path: Path, ending: str) -> None:
         with av.open(str(path)) as container:
             last = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][-1]
     last = last[: expected.shape[1], : expected.shape[2]]
-    assert psnr_db(last, expected[-1]) > {".mp4": 28, ".gif": 28, ".avi": 100}[ending] or np.array_equal(
-        last, expected[-1]
-    )
+    assert psnr_db(last, expected[-1]) > {".mp4": 28, ".gif": 35, ".avi": 100}[ending]
     assert (last[..., 1].astype(int) - last[..., 0] > 80).any()  # the trace is green
     assert read_video(path).num_frames == 8
 
@@ -196,6 +194,12 @@ def test_lead_ii_is_drawn_and_its_peaks_dotted() -> None:
     drawn = [next(draw_overlay(make_clip(num_frames=1, ecg=ecg))) for ecg in (two, two.select(("II",)), one)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
+
+
+def test_peaks_that_are_not_numbers_are_refused() -> None:
+    for peaks in (["soon"], {"a": 1}, [[0.1], [0.2, 0.3]]):
+        with pytest.raises(InputError, match="list of numbers"):
+            next(draw_overlay(make_clip(provenance={"r_times_s": peaks})))
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-3, 1e5])
@@ -247,7 +251,7 @@ def test_a_failure_midway_leaves_the_old_file_and_no_other(
     before = path.read_bytes()
 
     def broken_pictures(_clip: EchoClip):
-        yield from make_clip(num_frames=3).frames
+        yield from make_clip(num_frames=80, height=16, width=16).frames  # more than the encoder holds back
         assert any(name.endswith(".part") for name in leftovers(tmp_path))  # it fails midway, not before
         raise error
 
@@ -258,7 +262,7 @@ def test_a_failure_midway_leaves_the_old_file_and_no_other(
     monkeypatch.setattr("echopulse.io.overlay.draw_overlay", broken_pictures)
     monkeypatch.setattr(np, "savez_compressed", broken_save)
     with pytest.raises(error):
-        write_clip(make_clip(), path, overlay=ending != ".npz")
+        write_clip(make_clip(num_frames=99, height=16, width=16), path, overlay=ending != ".npz")
     assert leftovers(tmp_path) == [path.name]
     assert path.read_bytes() == before
 

@@ -36,7 +36,7 @@ def make_window() -> Callable[..., EcgWindow]:
     def make(batch: int = 1, leads: int = 3, seed: int = 0) -> EcgWindow:
         random = torch.Generator().manual_seed(seed)
         samples = generator_config("tiny").ecg.num_samples
-        ecg = torch.randn(batch, leads, samples, generator=random)
+        ecg = torch.randn(1, leads, samples, generator=random).repeat(batch, 1, 1)
         marks = torch.zeros(batch, samples)
         marks[:, 100 + 10 * seed :: 200] = 1.0
         return EcgWindow(ecg, marks, torch.arange(leads).repeat(batch, 1), torch.ones(batch, leads, dtype=torch.bool))

@@ -22,7 +22,7 @@ from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorC
 
 @dataclass(frozen=True)
 class Contract:
-    """One network, inputs for a batch of two, and how to run it; floats that are not times follow the network's type."""
+    """One network, inputs for a batch of two, and how to run it."""
 
     network: type[nn.Module]
     config_class: type
@@ -192,7 +192,7 @@ def test_missing_tensor_is_refused_by_name(contract: Contract, saved: Path) -> N
 def test_unknown_tensor_is_refused_by_name(contract: Contract, saved: Path) -> None:
     tensors = load_file(saved / "model.safetensors")
     save_file(tensors | {"stranger": torch.zeros(2)}, saved / "model.safetensors")
-    with pytest.raises(InputError, match="1 unknown .*stranger"):
+    with pytest.raises(InputError, match=r"1 unknown .*stranger"):
         _load(contract, saved)
 
 

@@ -105,6 +105,7 @@ def _lfq() -> Quantizer:
     return quantizer
 
 
+@torch.no_grad()
 def test_entropy_loss_prefers_all_codes_to_one() -> None:
     quantizer = _lfq()
     digits = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)
@@ -117,6 +118,7 @@ def test_entropy_loss_prefers_all_codes_to_one() -> None:
     assert abs(float(collapsed)) < 1e-5 and abs(float(unsure)) < 1e-5
 
 
+@torch.no_grad()
 def test_commitment_is_zero_on_the_codes_alone() -> None:
     quantizer = _lfq()
     on, off = torch.tensor([[1.0, -1.0, 1.0, 1.0]]), torch.tensor([[1.5, -1.5, 1.5, 0.5]])

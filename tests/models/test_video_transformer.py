@@ -133,7 +133,11 @@ def test_presets_of_both_networks_belong_together(preset: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(dict(slots=1), "slots = 1"), (dict(cross_every=0), "cross_every = 0"), (dict(depth=2, cross_every=3), "cross_every = 3")],
+    [
+        (dict(slots=1), "slots = 1"),
+        (dict(cross_every=0), "cross_every = 0"),
+        (dict(depth=2, cross_every=3), "cross_every = 3"),
+    ],
 )
 def test_impossible_configs_are_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -35,8 +35,8 @@ def demo(output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] =
     print(f"wrote {video}   {result['video']['num_frames']} frames beating with that ECG")
     print(f"wrote {strip}  one beat in pictures")
     print(f"wrote {report} what was done, with timing and provenance")
-    print(f"generated at {speed:.1f} frames/s (playback is {result['video']['fps']:g}); model loaded in {timing['load']:.1f} s")
-    print("next: echopulse generate YOUR_ECG -o echo.mp4 --overlay     any WFDB, DICOM, EDF, Apple Watch, CSV or NPY file")
+    print(f"generated at {speed:.1f} frames/s; playback is {result['video']['fps']:g}")
+    print("next: echopulse generate YOUR_ECG -o echo.mp4 --overlay     WFDB, DICOM, EDF, Apple Watch, CSV or NPY")
     print("      echopulse simulate -o set --num 8                     paired phantom patients with exact truth")
     print("Synthetic, for research and teaching; not for diagnosis.")
 

@@ -45,7 +45,9 @@ def describe(what: str, rate: float | None = None) -> dict[str, Any]:
             return _describe_checkpoint(locate_checkpoint(what))
         except InputError:
             if path.is_dir():
-                raise InputError(f"{path}: neither a prepared set (manifest.jsonl) nor a checkpoint (index.json)") from None
+                raise InputError(
+                    f"{path}: neither a prepared set (manifest.jsonl) nor a checkpoint (index.json)"
+                ) from None
     if path.suffix.lower() in _VIDEO_ENDINGS:
         return _describe_video(path)
     return _describe_ecg(path, rate)
@@ -117,7 +119,7 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     networks = {}
     for name in ("tokenizer", "generator"):
         with safe_open(folder / name / "model.safetensors", "pt") as file:
-            count = sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+            count = sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
         networks[name] = {"parameters": count}
     tokenizer = VideoTokenizer(from_dict(TokenizerConfig, load_json(folder / "tokenizer" / "config.json")))
     generator = from_dict(GeneratorConfig, load_json(folder / "generator" / "config.json"))

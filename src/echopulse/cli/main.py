@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             _COMMANDS,
             prog="echopulse",
-            description="An electrocardiogram goes in, an echocardiogram video comes out. Synthetic, not for diagnosis.",
+            description="An ECG goes in, an echocardiogram video comes out. Synthetic, not for diagnosis.",
             args=None if argv is None else list(argv),
         )
     except (InputError, OSError) as error:

@@ -85,7 +85,9 @@ def simulate_set(folder: Path, settings: Simulation, workers: int) -> None:
     if folder.exists() and any(folder.iterdir()) and not plan.is_file():
         raise InputError(f"{folder} is not empty and holds no interrupted simulation; choose a new folder")
     if plan.is_file() and load_json(plan) != asdict(settings):
-        raise InputError(f"{folder} holds an interrupted simulation with other settings; repeat them or choose a new folder")
+        raise InputError(
+            f"{folder} holds an interrupted simulation with other settings; repeat them or choose a new folder"
+        )
     if not folder.parent.is_dir():
         raise InputError(f"{folder.parent}: no such folder; create it first")
     plan.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def train(
     print(f"done: {output / 'export'}")
 
 
-def _tokenizer_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):  # noqa: ANN001, ANN202
+def _tokenizer_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):
     from echopulse.models.presets import tokenizer_config
     from echopulse.models.tokenizer import TokenizerConfig
     from echopulse.training.tokenizer import TokenizerTask
@@ -72,7 +72,7 @@ def _tokenizer_task(preset: str, config: Path | None, data: tuple[Path, ...], se
     return TokenizerTask(shape, data, batch=settings.batch, seed=settings.seed)
 
 
-def _generator_task(preset: str, config: Path | None, data, settings, tokenizer: Path | None, output: Path):  # noqa: ANN001, ANN202
+def _generator_task(preset: str, config: Path | None, data, settings, tokenizer: Path | None, output: Path):
     from echopulse.models.checkpoints import load_network
     from echopulse.models.presets import generator_config
     from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer

@@ -47,6 +47,14 @@ def draw_overlay(clip: EchoClip) -> Iterator[np.ndarray]:
     return _pictures(clip, clip.ecg)
 
 
+def palette() -> bytes:
+    """256 RGB colors for formats that hold no more: 160 grays for the picture, the rest for the strip."""
+    grays = np.repeat(np.linspace(0, 255, 160), 3).reshape(-1, 3)
+    marks = np.array([_TRACE, _TRACE_AHEAD, _PEAK, _PEAK_AHEAD, _CURSOR, _TEXT_DIM])
+    ramps = [np.linspace(_BACKGROUND, mark, 16) for mark in marks]
+    return np.concatenate([grays, *ramps]).round().astype(np.uint8).tobytes()
+
+
 def _pictures(clip: EchoClip, ecg: EcgSignal) -> Iterator[np.ndarray]:
     from PIL import Image
 
@@ -80,7 +88,12 @@ class _Strip:
         self.start_s = clip.start_s
         self.page_s = clip.duration_s / math.ceil(clip.duration_s / MAX_WINDOW_S)
         self.ecg_span_s = (ecg.start_s, ecg.times_s[-1])
-        peaks_s = np.array(clip.provenance.get("r_times_s") or [], dtype=np.float64)
+        try:
+            peaks_s = np.array(clip.provenance.get("r_times_s") or [], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "provenance r_times_s is not a list of numbers; expected seconds, or leave it out"
+            ) from error
         self.peaks_s = peaks_s[(peaks_s >= ecg.start_s) & (peaks_s <= ecg.end_s)].tolist()
         shown = (self.times_s >= clip.start_s) & (self.times_s <= clip.start_s + clip.duration_s)
         seen = self.values_mv[shown] if shown.any() else self.values_mv

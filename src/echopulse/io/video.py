@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -233,8 +234,12 @@ def _write_gif(clip: EchoClip, pictures: Iterable[np.ndarray], note: str, path: 
     images = (Image.fromarray(picture) for picture in pictures)
     first = next(images)
     if first.mode == "RGB":  # one palette for all, so that colors do not flicker
-        palette = first = first.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        images = (image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images)
+        from echopulse.io.overlay import palette
+
+        colors = Image.new("P", (1, 1))
+        colors.putpalette(palette())
+        images = (image.quantize(palette=colors, dither=Image.Dither.NONE) for image in chain([first], images))
+        first = next(images)
     with path.open("wb") as file:
         first.save(
             file,

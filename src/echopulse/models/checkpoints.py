@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with `config.json` and `model.safetensors` per network. Loading is strict; nothing is unpickled."""
+"""Checkpoints: a folder with `config.json` and `model.safetensors` per network; strict loading, no pickles."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,9 +72,9 @@ def locate_checkpoint(name: str | Path, *, revision: str | None = None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            return Path(
-                snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"])
-            )
+            return Path(snapshot_download(text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"]))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise InputError(f"checkpoint {text!r} is no local folder and cannot be had from the hub: {error}") from error
+            raise InputError(
+                f"checkpoint {text!r} is no local folder and cannot be had from the hub: {error}"
+            ) from error
     raise InputError(f"no checkpoint {text!r}; shipped: {', '.join(names) or 'none'}; or give a folder or a hub id")

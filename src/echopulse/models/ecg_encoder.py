@@ -140,7 +140,7 @@ class EcgEncoder(nn.Module):
         return rearrange(x, "b l p d -> b (l p) d"), rearrange(visible, "b l p -> b (l p)")
 
     def _fine_features(self, ecg: Tensor, marks: Tensor, lead_ids: Tensor, present: Tensor) -> Tensor:
-        b, leads, _ = ecg.shape
+        b = ecg.shape[0]
         x = self.fine_in(rearrange(ecg, "b l s -> (b l) 1 s"))
         x = rearrange(x, "(b l) e q -> b l e q", b=b) * torch.sigmoid(self.fine_lead(lead_ids)).unsqueeze(-1)
         weight = present.to(x.dtype) / present.sum(1, keepdim=True).clamp(min=1)
@@ -160,9 +160,7 @@ class _Dilated(nn.Module):
         return x + F.gelu(self.conv(self.norm(x)))
 
 
-def sample_fine(
-    fine: Float[Tensor, "b q e"], times_s: Float[Tensor, "b n"], window_s: float
-) -> Float[Tensor, "b n e"]:
+def sample_fine(fine: Float[Tensor, "b q e"], times_s: Float[Tensor, "b n"], window_s: float) -> Float[Tensor, "b n e"]:
     """Fine features at given times by linear interpolation; times are relative to the window's middle, seconds."""
     place = (times_s + window_s / 2) * (ECG_RATE_HZ / FINE_STRIDE)
     place = place.clamp(0, fine.shape[1] - 1)

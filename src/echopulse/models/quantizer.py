@@ -61,6 +61,9 @@ class Quantizer(nn.Module):
         dim: width of the features before projection.
     """
 
+    _levels: Tensor
+    _radix: Tensor
+
     def __init__(self, config: QuantizerConfig, dim: int) -> None:
         super().__init__()
         self.config = config

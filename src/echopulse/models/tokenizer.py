@@ -118,9 +118,7 @@ class VideoTokenizer(nn.Module):
             raise InputError(f"frames of {height}x{width}; expected multiples of the patch, {self.config.patch} pixels")
         return (num_frames + 1) // 2, height // self.config.patch, width // self.config.patch
 
-    def features(
-        self, video: Float[Tensor, "b f c h w"], continuation: bool = False
-    ) -> Float[Tensor, "b t gh gw d"]:
+    def features(self, video: Float[Tensor, "b f c h w"], continuation: bool = False) -> Float[Tensor, "b t gh gw d"]:
         """Encoder output before quantization."""
         b, f, c, h, w = video.shape
         if c != self.config.channels:
@@ -154,7 +152,9 @@ class VideoTokenizer(nn.Module):
             InputError: a code outside the codebook.
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise InputError(f"codes from {int(codes.min())} to {int(codes.max())}; expected 0 to {self.codebook_size - 1}")
+            raise InputError(
+                f"codes from {int(codes.min())} to {int(codes.max())}; expected 0 to {self.codebook_size - 1}"
+            )
         return self._to_pixels(self.quantizer.embed(codes), continuation)
 
     def _to_pixels(self, x: Float[Tensor, "b t gh gw d"], continuation: bool) -> Float[Tensor, "b f c h w"]:

@@ -107,9 +107,7 @@ class VideoTransformer(nn.Module):
         self.ef = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, c.width))
         self.timing = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, c.width))
         self.no_beat = nn.Parameter(torch.zeros(2 * c.ecg.fine_width))
-        self.beat = nn.Sequential(
-            nn.Linear(2 * c.ecg.fine_width, c.width), nn.GELU(), nn.Linear(c.width, c.width)
-        )
+        self.beat = nn.Sequential(nn.Linear(2 * c.ecg.fine_width, c.width), nn.GELU(), nn.Linear(c.width, c.width))
         self.frame_time = nn.Linear(64, c.width)
         self.patch_time = nn.Linear(64, c.ecg.width)
         self.bias = ContinuousPositionBias(c.heads, axes=3) if c.position_bias else None

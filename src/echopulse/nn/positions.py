@@ -26,7 +26,7 @@ class ContinuousPositionBias(nn.Module):
 
     def forward(self, grid: tuple[int, ...]) -> Float[Tensor, "h n n"]:
         """Bias between all pairs of positions of a grid, row-major."""
-        weight = self.net[0].weight
+        weight = next(self.net.parameters())
         axes = [torch.arange(size, device=weight.device) for size in grid]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(grid))
         delta = (points[:, None] - points[None, :]).to(weight.dtype)

@@ -73,7 +73,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t gh gw d"]) -> Float[Tensor, "b t gh gw d"]:
         """Mixes each location with its own past."""
-        b, t, gh, gw, _ = x.shape
+        b, t, gh = x.shape[:3]
         step = torch.arange(t, device=x.device)
         age = step[:, None] - step[None, :]
         mask = (age >= 0) & (age < self.window)

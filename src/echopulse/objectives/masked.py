@@ -29,7 +29,10 @@ def masked_code_loss(
     """
     truth = split_factors(codes, factors)[hidden]
     total = num_hidden if num_hidden is not None else hidden.sum().clamp(min=1)
-    loss, right = logits.new_zeros((), dtype=torch.float32), torch.ones(truth.shape[0], dtype=torch.bool, device=logits.device)
+    loss, right = (
+        logits.new_zeros((), dtype=torch.float32),
+        torch.ones(truth.shape[0], dtype=torch.bool, device=logits.device),
+    )
     for i, part in enumerate(logits[hidden].float().split(factors, dim=-1)):
         loss = loss + F.cross_entropy(part, truth[:, i], reduction="sum") / total
         right &= part.argmax(-1) == truth[:, i]

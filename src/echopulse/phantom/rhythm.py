@@ -67,7 +67,9 @@ def simulate_beats(
     kinds: list[BeatKind] = []
     pause = 0.0
     while time < duration_s + MARGIN_S:
-        sinus_rr = mean_rr * (1 + 0.04 * np.sin(2 * np.pi * respiration_hz * time + phase) + 0.01 * rng.standard_normal())
+        sinus_rr = mean_rr * (
+            1 + 0.04 * np.sin(2 * np.pi * respiration_hz * time + phase) + 0.01 * rng.standard_normal()
+        )
         kind: BeatKind = "sinus" if rhythm == "pvc" else rhythm
         if rhythm == "af":
             step = max(0.34, mean_rr * (1 + 0.2 * rng.standard_normal()))

@@ -101,13 +101,17 @@ class Scanner:
         strength *= _texture(rng, points)
         self._points = points.astype(np.float32)
         self._echo = (strength * rng.standard_normal(x.size)).astype(np.float32)
-        self._leaflet_echo = (1.5 * rng.standard_normal(_LEAFLET_POINTS * (4 if a.view == "a4c" else 2))).astype(np.float32)
+        self._leaflet_echo = (1.5 * rng.standard_normal(_LEAFLET_POINTS * (4 if a.view == "a4c" else 2))).astype(
+            np.float32
+        )
 
     def _polar_curves(self, rng: np.random.Generator) -> None:
         i = self.imaging
         r, b = self.range_cm[:, None], self.beam_rad[None, :]
         edge = (np.abs(b) / (i.sector_rad / 2)) ** 4
-        dropout = np.exp(-0.5 * ((b - i.dropout_center_rad) / i.dropout_width_rad) ** 2) * np.clip(r / i.depth_cm * 2, 0, 1)
+        dropout = np.exp(-0.5 * ((b - i.dropout_center_rad) / i.dropout_width_rad) ** 2) * np.clip(
+            r / i.depth_cm * 2, 0, 1
+        )
         streaks = gaussian_filter1d(rng.standard_normal(NUM_BEAMS), 3.0) * 4.0
         loss = i.edge_loss_db * edge + i.dropout_db * dropout + i.attenuation_db * r / i.depth_cm + streaks[None, :]
         self._gain = (10 ** (-loss / 20)).astype(np.float32)
@@ -153,12 +157,16 @@ class Scanner:
         where = (row * NUM_BEAMS + column)[seen]
         phase = (4 * np.pi / i.wavelength_cm) * r[seen]
         cells = NUM_RANGES * NUM_BEAMS
-        field = np.stack(
-            [
-                np.bincount(where, echo[seen] * np.cos(phase), cells),
-                np.bincount(where, echo[seen] * np.sin(phase), cells),
-            ]
-        ).reshape(2, NUM_RANGES, NUM_BEAMS).astype(np.float32)
+        field = (
+            np.stack(
+                [
+                    np.bincount(where, echo[seen] * np.cos(phase), cells),
+                    np.bincount(where, echo[seen] * np.sin(phase), cells),
+                ]
+            )
+            .reshape(2, NUM_RANGES, NUM_BEAMS)
+            .astype(np.float32)
+        )
         field = gaussian_filter1d(field, i.axial_cm / self._range_step, axis=1, truncate=3.0)
         sigma = i.lateral_rad / self._beam_step
         near = gaussian_filter1d(field, sigma, axis=2, truncate=3.0)

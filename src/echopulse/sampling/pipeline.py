@@ -149,9 +149,7 @@ class Pipeline:
         clock = _Stopwatch()
         with torch.inference_mode():
             token_frames = request.num_frames // 2 + 1
-            codes = generate_codes(
-                self.generator, scene, token_frames, settings or self.default_settings, request.seed
-            )
+            codes = generate_codes(self.generator, scene, token_frames, settings or self.default_settings, request.seed)
             left = request.num_frames
             for pixels in self.tokenizer.decode_stream(clock.watch(codes)):
                 pictures = (pixels[0, :left, 0].float().clamp(0, 1) * 255).round().byte().numpy()
@@ -261,7 +259,8 @@ def fast_dtype() -> torch.dtype:
         if wanted not in ("bfloat16", "float32"):
             raise InputError(f"ECHOPULSE_DTYPE is {wanted!r}; expected bfloat16 or float32")
         return getattr(torch, wanted)
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)() or getattr(
-        torch.cpu, "_is_amx_tile_supported", lambda: False
-    )()
+    supported = (
+        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    )
     return torch.bfloat16 if supported else torch.float32

@@ -1,4 +1,4 @@
-"""Batches from prepared sets. Which clips make batch `step` is a function of (seed, step, rank): resuming needs no state."""
+"""Batches from prepared sets: a function of (seed, step, rank), so that resuming needs no state."""
 
 from collections.abc import Sequence
 from pathlib import Path

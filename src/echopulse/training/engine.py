@@ -62,7 +62,10 @@ class TrainSettings:
 class Task(Protocol):
     """What the engine needs of a task."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The network to train."""
+        ...
 
     def batch(self, step: int, rank: int) -> Any:
         """Inputs of one step on one process."""
@@ -134,8 +137,8 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
             average.update_parameters(accelerator.unwrap_model(wrapped))
         last = step + 1 == settings.steps
         if step % settings.log_every == 0 or last:
-            scalars = {"loss": float(loss.detach()), "gradient_norm": float(norm)} | {k: float(v.detach()) for k, v in breakdown.items()}
-            log.write(step, settings.steps, scalars)
+            scalars = {"loss": loss, "gradient_norm": norm} | breakdown
+            log.write(step, settings.steps, {name: float(torch.as_tensor(x).detach()) for name, x in scalars.items()})
         if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
             with torch.inference_mode():
                 task.sample(average.module.eval(), folder / "samples", step + 1)

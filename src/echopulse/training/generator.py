@@ -35,10 +35,10 @@ class GeneratorBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "GeneratorBatch":
         """The same batch on a device."""
-        window = self.conditions.ecg
+        window = EcgWindow(*(x.to(device) for x in self.conditions.ecg))
         rest = (x.to(device) for x in self.conditions[1:])
-        conditions = Conditions(EcgWindow(*(x.to(device) for x in window)), *rest)
-        return GeneratorBatch(*(x.to(device) for x in self[:4]), conditions)
+        codes, seen, known, hidden = (x.to(device) for x in (self.codes, self.seen, self.known, self.hidden))
+        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, *rest))
 
 
 class GeneratorTask:
@@ -81,7 +81,8 @@ class GeneratorTask:
         codes = np.concatenate([clip.codes[:1], clip.codes[position : position + c.slots - 1]]).astype(np.int64)
         given = np.zeros(codes.shape, bool)
         given[: (0, 1, 1 + OVERLAP)[use]] = True
-        seen = np.where(rng.uniform(size=codes.shape) < rng.uniform(0, 0.1), rng.permutation(codes.ravel()).reshape(codes.shape), codes)
+        wrong = rng.uniform(size=codes.shape) < rng.uniform(0, 0.1)
+        seen = np.where(wrong, rng.permutation(codes.ravel()).reshape(codes.shape), codes)
         seen = np.where(given, seen, codes)
         hidden = ~given & (rng.uniform(size=codes.shape) < cosine_share(rng.uniform()))
         if not hidden.any():
@@ -103,9 +104,9 @@ class GeneratorTask:
             present,
             np.array(has_ecg),
             np.clip(times - middle, -half, half).astype(np.float32),
-            np.float32((numbers[1, 0] - numbers[0, 0]) / clip.fps),
-            np.int64(clip.view if rng.uniform() < 0.9 else -1),
-            np.float32(clip.ef if knows_ef else math.nan),
+            np.array((numbers[1, 0] - numbers[0, 0]) / clip.fps, np.float32),
+            np.array(clip.view if rng.uniform() < 0.9 else -1, np.int64),
+            np.array(clip.ef if knows_ef else math.nan, np.float32),
         )
 
     def _ecg(self, rng: np.random.Generator, track: EcgTrack, middle_s: float) -> tuple[np.ndarray, ...]:

@@ -17,7 +17,13 @@ def tokenizer_recipe(preset: str) -> TrainSettings:
         return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
     if preset == "compact":
         return TrainSettings(
-            steps=1300, batch=8, learning_rate=6e-4, warmup=100, ema_decay=0.99, sample_every=100, checkpoint_every_s=120
+            steps=1300,
+            batch=8,
+            learning_rate=6e-4,
+            warmup=100,
+            ema_decay=0.99,
+            sample_every=100,
+            checkpoint_every_s=120,
         )
     if preset == "paper":
         return TrainSettings(steps=1_000_000, batch=128, learning_rate=1e-4, warmup=5000, ema_every=10)
@@ -37,7 +43,7 @@ def generator_recipe(preset: str) -> TrainSettings:
         return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
     if preset == "compact":
         return TrainSettings(
-            steps=1500, batch=24, learning_rate=6e-4, warmup=100, ema_decay=0.99, sample_every=100, log_every=10
+            steps=1500, batch=16, learning_rate=6e-4, warmup=100, ema_decay=0.99, sample_every=100, log_every=10
         )
     if preset == "paper":
         return TrainSettings(

@@ -40,7 +40,9 @@ class CachedClip:
     ef: float
 
 
-def build_token_cache(folder: Path, sets: Sequence[Path], tokenizer: VideoTokenizer, min_frames: int) -> list[CachedClip]:
+def build_token_cache(
+    folder: Path, sets: Sequence[Path], tokenizer: VideoTokenizer, min_frames: int
+) -> list[CachedClip]:
     """Reads the cache in `folder`, or makes it where it is absent or belongs to other sets or another tokenizer."""
     pool = ClipPool(sets, min_frames)
     key = _key(pool, tokenizer)

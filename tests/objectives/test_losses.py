@@ -1,0 +1,86 @@
+"""Losses against the same sums written out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from echopulse.models.quantizer import join_factors
+from echopulse.objectives.masked import masked_code_loss
+from echopulse.objectives.reconstruction import reconstruction_loss
+
+FACTORS = (3, 2)
+
+
+def _case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 1, 2, 5, generator=random)
+    codes = torch.randint(0, 6, (2, 2, 1, 2), generator=random)
+    hidden = torch.tensor([True, False, True, True, False, False, True, False]).view(2, 2, 1, 2)
+    return logits, codes, hidden
+
+
+def test_loss_is_the_mean_cross_entropy_of_the_hidden_codes() -> None:
+    logits, codes, hidden = _case()
+    total, right = 0.0, 0
+    for at in hidden.nonzero().tolist():
+        row, code = logits[tuple(at)].tolist(), int(codes[tuple(at)])
+        first, second = divmod(code, 2)
+        total += math.log(sum(map(math.exp, row[:3]))) - row[first]
+        total += math.log(sum(map(math.exp, row[3:]))) - row[3 + second]
+        right += row.index(max(row[:3])) == first and row[3:].index(max(row[3:])) == second
+    terms = masked_code_loss(logits, codes, hidden, FACTORS)
+    assert float(terms["cross_entropy"]) == pytest.approx(total / 4, rel=1e-5)
+    assert float(terms["accuracy"]) == right / 4
+
+
+def test_visible_codes_do_not_matter() -> None:
+    logits, codes, hidden = _case()
+    other = torch.where(hidden, codes, 5 - codes)
+    moved = torch.where(hidden.unsqueeze(-1), logits, -3 * logits)
+    base, changed = masked_code_loss(logits, codes, hidden, FACTORS), masked_code_loss(moved, other, hidden, FACTORS)
+    assert torch.equal(base["cross_entropy"], changed["cross_entropy"])
+
+
+def test_uniform_answer_costs_the_logarithm_of_the_codebook() -> None:
+    _, codes, hidden = _case()
+    terms = masked_code_loss(torch.zeros(2, 2, 1, 2, 5), codes, hidden, FACTORS)
+    assert float(terms["cross_entropy"]) == pytest.approx(math.log(6))
+
+
+def test_certain_answer_costs_nothing() -> None:
+    parts = torch.tensor([[2, 1], [0, 0]])
+    logits = torch.zeros(1, 1, 1, 2, 5)
+    for i, (first, second) in enumerate(parts.tolist()):
+        logits[0, 0, 0, i, [first, 3 + second]] = 50.0
+    codes = join_factors(parts, FACTORS).view(1, 1, 1, 2)
+    terms = masked_code_loss(logits, codes, torch.ones_like(codes, dtype=torch.bool), FACTORS)
+    assert float(terms["cross_entropy"]) < 1e-6 and float(terms["accuracy"]) == 1
+
+
+def test_global_count_makes_shares_add_up_to_the_whole() -> None:
+    logits, codes, hidden = _case()
+    whole = masked_code_loss(logits, codes, hidden, FACTORS)["cross_entropy"]
+    count = hidden.sum()
+    shares = [
+        masked_code_loss(logits[i : i + 1], codes[i : i + 1], hidden[i : i + 1], FACTORS, count)["cross_entropy"]
+        for i in range(2)
+    ]
+    torch.testing.assert_close(shares[0] + shares[1], whole)
+
+
+def test_gradient_is_zero_on_visible_positions() -> None:
+    logits, codes, hidden = _case()
+    logits.requires_grad_()
+    masked_code_loss(logits, codes, hidden, FACTORS)["cross_entropy"].backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad.any(-1), hidden)
+
+
+def test_reconstruction_is_twenty_times_the_squared_error() -> None:
+    video = torch.zeros(1, 3, 1, 2, 2)
+    again = torch.full_like(video, 0.1)
+    terms = reconstruction_loss(video, again, {"entropy": torch.tensor(0.5)})
+    assert set(terms) == {"reconstruction", "entropy"}
+    assert float(terms["reconstruction"]) == pytest.approx(0.2)
+    assert float(terms["entropy"]) == 0.5

@@ -1,0 +1,168 @@
+"""From an ECG to a clip through the whole chain of tiny random networks."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from echopulse.config import save_json
+from echopulse.errors import InputError
+from echopulse.models.checkpoints import save_network
+from echopulse.models.presets import generator_config, tokenizer_config
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import VideoTransformer
+from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.pipeline import GenerationRequest, Pipeline, fast_dtype
+from echopulse.signals import EcgSignal
+from echopulse.signals.track import EcgTrack
+
+Ecgs = tuple[EcgSignal, EcgSignal]
+
+
+def _make(pipeline: Pipeline, ecg: EcgSignal, **request: object) -> np.ndarray:
+    clip, _ = pipeline(ecg, GenerationRequest(**{"seconds": 0.4, **request}))  # type: ignore[arg-type]
+    return clip.frames
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 12, 75])
+def test_clip_has_as_many_frames_as_asked(pipeline: Pipeline, ecgs: Ecgs, frames: int) -> None:
+    clip, timing = pipeline(ecgs[0], GenerationRequest(seconds=frames / 25), settings=DecodeSettings(steps=1))
+    assert clip.frames.shape == (frames, 128, 128) and clip.frames.dtype == np.uint8
+    assert clip.fps == 25 and clip.view == "a4c" and clip.ecg is ecgs[0]
+    assert clip.start_s == ecgs[0].start_s, "a clip starts with its ECG"
+    assert set(timing) == {"encode", "sample", "decode"} and min(timing.values()) >= 0
+
+
+def test_stream_gives_the_same_frames_in_pieces(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    request = GenerationRequest(seconds=0.48)
+    pieces = list(pipeline.stream(EcgTrack.from_signal(ecgs[0]), request))
+    assert [len(piece.pictures) for piece in pieces] == [7, 2, 2, 1]
+    assert all(piece.sample_s > 0 and piece.decode_s > 0 for piece in pieces)
+    assert np.array_equal(np.concatenate([p.pictures for p in pieces]), pipeline(ecgs[0], request)[0].frames)
+
+
+def test_same_seed_same_bytes_and_another_seed_others(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    first, again, other = (_make(pipeline, ecgs[0], seed=seed) for seed in (5, 5, 6))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_ecg_view_ef_and_start_change_the_clip(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    base = _make(pipeline, ecgs[0]).tobytes()
+    assert _make(pipeline, ecgs[1]).tobytes() != base
+    assert _make(pipeline, ecgs[0], view="a2c").tobytes() != base
+    assert _make(pipeline, ecgs[0], ef_percent=20.0).tobytes() != base
+    assert _make(pipeline, ecgs[0], start_s=-0.9).tobytes() != base
+
+
+def test_clip_may_outlast_its_ecg(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    request = GenerationRequest(seconds=0.4, start_s=100.0)
+    clip, _ = pipeline(ecgs[0], request)
+    inside, _ = pipeline(ecgs[0], replace(request, start_s=0.0))
+    assert clip.start_s == 100 and clip.provenance["ecg_repeated"] is True
+    assert inside.provenance["ecg_repeated"] is False
+
+
+def test_image_is_where_the_clip_starts(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
+    request = GenerationRequest(seconds=0.2)
+    clip, _ = pipeline(ecgs[0], request, image=image)
+    with torch.inference_mode():
+        again = pipeline.tokenizer(torch.from_numpy(image)[None, None, None] / 255).reconstruction[0, 0, 0]
+    expected = (again.clamp(0, 1) * 255).round().numpy()
+    np.testing.assert_allclose(clip.frames[0], expected, atol=1)
+    assert clip.provenance["condition"] == "ecg+image"
+    assert not np.array_equal(pipeline(ecgs[0], request)[0].frames[0], clip.frames[0])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((64, 128), np.uint8), np.zeros((128, 128, 3), np.uint8), np.zeros((128, 128), np.float32)],
+    ids=["size", "color", "float"],
+)
+def test_unfit_image_is_refused(pipeline: Pipeline, ecgs: Ecgs, image: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"first image is .*expected uint8 of \(128, 128\)"):
+        pipeline(ecgs[0], GenerationRequest(seconds=0.2), image=image)
+
+
+def test_bfloat16_runs_with_and_without_image(ecgs: Ecgs) -> None:
+    torch.manual_seed(0)
+    networks = VideoTokenizer(tokenizer_config("tiny")), VideoTransformer(generator_config("tiny"))
+    pipeline = Pipeline(*networks, {}, torch.bfloat16)
+    request = GenerationRequest(seconds=0.32)
+    for image in (None, np.full((128, 128), 90, np.uint8)):
+        clip, _ = pipeline(ecgs[0], request, image=image, settings=DecodeSettings(steps=2))
+        assert clip.num_frames == 8 and clip.provenance["precision"] == "bfloat16"
+
+
+def test_flat_ecg_is_generated_from_too(pipeline: Pipeline, flat_ecg: EcgSignal) -> None:
+    assert _make(pipeline, flat_ecg).shape == (10, 128, 128)
+
+
+def test_provenance_tells_how_to_make_it_again(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    clip, _ = pipeline(ecgs[0], GenerationRequest(seconds=0.2, seed=7, view="a2c"))
+    p = clip.provenance
+    assert "not for diagnosis" in p["statement"]
+    assert (p["model"], p["condition"], p["seed"], p["view"], p["fps"]) == ("tiny-random", "ecg", 7, "a2c", 25.0)
+    assert (p["steps"], p["guidance"]) == (2, 1.5), "the checkpoint's own decoding"
+    assert p["ecg_sha256"] == ecgs[0].sha256() and p["start_s"] == ecgs[0].start_s
+
+
+def test_checkpoint_folder_gives_the_same_clip(
+    pipeline: Pipeline, ecgs: Ecgs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOPULSE_DTYPE", "float32")
+    save_network(pipeline.tokenizer, pipeline.tokenizer.config, tmp_path / "tokenizer")
+    save_network(pipeline.generator, pipeline.generator.config, tmp_path / "generator")
+    save_json(tmp_path / "index.json", pipeline.info)
+    loaded = Pipeline.load(tmp_path)
+    assert loaded.default_settings == DecodeSettings(steps=2)
+    one, two = _make(loaded, ecgs[0]).astype(int), _make(pipeline, ecgs[0]).astype(int)
+    assert np.abs(one - two).max() <= 1  # where memory lies may change how a convolution adds
+
+
+def test_networks_of_other_factors_are_refused() -> None:
+    config = replace(generator_config("tiny"), factors=(4, 16))
+    with pytest.raises(InputError, match="not trained together"):
+        Pipeline(VideoTokenizer(tokenizer_config("tiny")), VideoTransformer(config), {}, torch.float32)
+
+
+@pytest.mark.parametrize(("wanted", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_can_be_chosen(monkeypatch: pytest.MonkeyPatch, wanted: str, dtype: torch.dtype) -> None:
+    monkeypatch.setenv("ECHOPULSE_DTYPE", wanted)
+    assert fast_dtype() == dtype
+
+
+def test_unknown_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOPULSE_DTYPE", "int4")
+    with pytest.raises(InputError, match="ECHOPULSE_DTYPE is 'int4'"):
+        fast_dtype()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(view="plax"), "unknown view 'plax'; expected one of a4c, a2c"),
+        (dict(fps=9.0), "frame rate is 9"),
+        (dict(fps=61.0), "frame rate is 61"),
+        (dict(fps=float("nan")), "frame rate is nan"),
+        (dict(seconds=0.0), "length is 0 s"),
+        (dict(seconds=3601.0), "length is 3601 s"),
+        (dict(seconds=float("nan")), "length is nan"),
+        (dict(seed=-1), "seed is -1"),
+        (dict(seed=2**63), "seed is 9223372036854775808"),
+        (dict(ef_percent=9.0), "ejection fraction is 9 %"),
+        (dict(ef_percent=81.0), "ejection fraction is 81 %"),
+        (dict(ef_percent=float("nan")), "ejection fraction is nan"),
+    ],
+)
+def test_impossible_requests_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        GenerationRequest(**change)
+
+
+@pytest.mark.parametrize(("seconds", "fps", "frames"), [(3.0, 25.0, 75), (0.04, 25.0, 1), (1.0, 12.5, 12), (1, 60, 60)])
+def test_number_of_frames(seconds: float, fps: float, frames: int) -> None:
+    assert GenerationRequest(seconds=seconds, fps=fps).num_frames == frames

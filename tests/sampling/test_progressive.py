@@ -1,0 +1,88 @@
+"""Windows without end: what each one gives, keeps and is told."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes, window_conditions
+from echopulse.signals import EcgSignal
+from echopulse.signals.track import EcgTrack
+
+
+@pytest.fixture(scope="module")
+def scene(ecgs: tuple[EcgSignal, EcgSignal]) -> Scene:
+    return Scene(EcgTrack.from_signal(ecgs[0]).extended(-3.0, 8.0), 0.0, 25.0, 0, 0.6)
+
+
+def test_frame_numbers_follow_the_tokenizer() -> None:
+    assert frame_numbers(4, 1).tolist() == [[0, 0], [1, 2], [3, 4], [5, 6]]
+    assert frame_numbers(4, 6).tolist() == [[0, 0], [11, 12], [13, 14], [15, 16]]
+
+
+@pytest.mark.parametrize(
+    ("slots", "wanted", "sizes"),
+    [
+        (4, 1, [1]),
+        (4, 3, [3]),
+        (4, 4, [4]),
+        (4, 7, [4, 1, 1, 1]),
+        (6, 13, [6, 3, 3, 1]),
+        (8, 38, [8, 5, 5, 5, 5, 5, 5]),
+    ],
+)
+def test_every_window_gives_its_new_token_frames(
+    known_answer: Callable, scene: Scene, slots: int, wanted: int, sizes: list[int]
+) -> None:
+    model = known_answer(torch.zeros(20), slots=slots)
+    pieces = list(generate_codes(model, scene, wanted, DecodeSettings(steps=1), seed=0))
+    assert [piece.shape for piece in pieces] == [(1, size, 8, 8) for size in sizes]
+    assert len(model.calls) == len(sizes)
+
+
+def test_windows_keep_the_first_frame_and_the_overlap(known_answer: Callable, scene: Scene) -> None:
+    model = known_answer(torch.zeros(20), slots=6)
+    clip = torch.cat(list(generate_codes(model, scene, 15, DecodeSettings(steps=1), seed=0)), dim=1)
+    for number, (codes, known, asked) in enumerate(model.calls):
+        assert known[0, :, 0, 0].tolist() == ([False] * 6 if number == 0 else [True] * 3 + [False] * 3)
+        position = 1 + number * (6 - 1 - OVERLAP)
+        if number:
+            assert torch.equal(codes[0, 0], clip[0, 0])
+            assert torch.equal(codes[0, 1 : 1 + OVERLAP], clip[0, position : position + OVERLAP])
+        times = asked.frame_times_s[0, 1:].flatten()
+        np.testing.assert_allclose(np.diff(times), 0.04, atol=1e-5)
+        assert float(times.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(asked.first_gap_s[0]) == pytest.approx((2 * position - 1) / 25)
+
+
+def test_given_first_frame_is_kept(known_answer: Callable, scene: Scene) -> None:
+    first = torch.randint(0, 64, (1, 8, 8), generator=torch.Generator().manual_seed(9))
+    given = Scene(scene.track, 0.0, 25.0, 1, float("nan"), first)
+    model = known_answer(torch.zeros(20))
+    clip = torch.cat(list(generate_codes(model, given, 6, DecodeSettings(steps=2), seed=0)), dim=1)
+    assert torch.equal(clip[0, 0], first[0])
+    assert model.calls[0][1][0, :, 0, 0].tolist() == [True, False, False, False]
+    assert model.calls[0][2].view[0] == 1 and bool(model.calls[0][2].ef[0].isnan())
+
+
+def test_conditions_of_windows_walk_along_the_ecg(known_answer: Callable, scene: Scene) -> None:
+    model = known_answer(torch.zeros(20))
+    with torch.inference_mode():
+        windows = [window_conditions(model, scene, position) for position in (1, 26)]
+    # frames 1-6 and 51-56: their middles are 2 s apart
+    assert not torch.allclose(windows[0].ecg.fine, windows[1].ecg.fine, atol=1e-3)
+    assert torch.equal(windows[0].frame_times_s[:, 1:], windows[1].frame_times_s[:, 1:])
+    assert float(windows[0].frame_times_s[0, 0, 0]) == pytest.approx(-3.5 / 25)
+    assert float(windows[1].frame_times_s[0, 0, 0]) == pytest.approx(-1.5), "far memory is clamped to the window"
+
+
+def test_longer_clip_begins_like_a_shorter_one(known_answer: Callable, scene: Scene) -> None:
+    model = known_answer(torch.zeros(20))
+    settings = DecodeSettings(steps=2)
+    long, short = (torch.cat(list(generate_codes(model, scene, n, settings, seed=4)), dim=1) for n in (12, 5))
+    assert torch.equal(long[:, :5], short)
+    frames = [long[0, i] for i in range(12)]
+    assert not any(torch.equal(a, b) for a, b in pairwise(frames))
