@@ -96,7 +96,6 @@ def run_generation(
     clock = time.perf_counter()
     clip.save(output, overlay=overlay)
     timing = {"load": load_s, **timing, "write": time.perf_counter() - clock}
-    end = clip.start_s + clip.duration_s
     return {
         "ecg": {
             "file": Path(signal.source).name,
@@ -114,7 +113,7 @@ def run_generation(
         "ed_times_s": None,
         "es_times_s": None,
         "null_because": "no segmenter is shipped yet, so nothing is measured on the video",
-        "r_times_s": [r for r in clip.provenance["r_times_s"] if clip.start_s <= r < end],
+        "r_times_s": clip.provenance["r_times_s"],
         "provenance": clip.provenance,
     }
 

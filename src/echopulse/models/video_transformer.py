@@ -44,8 +44,8 @@ class GeneratorConfig:
     ecg: EcgEncoderConfig = field(default_factory=EcgEncoderConfig)
 
     def __post_init__(self) -> None:
-        if self.slots < 2:
-            raise InputError(f"generator slots = {self.slots}; expected 2 or more")
+        if self.slots < 4:
+            raise InputError(f"generator slots = {self.slots}; expected 4 or more: memory, overlap and something new")
         if self.cross_every < 1 or self.depth < self.cross_every:
             raise InputError(f"generator cross_every = {self.cross_every}; expected 1 to the depth, {self.depth}")
 

@@ -202,7 +202,7 @@ class HeartPlane:
             rv = self._rv_width_ed(y_ed / a.length_cm) * (1 - 0.28 * state.contraction)
             labels[ventricle & (u < 0) & (r >= outer) & (r < outer + rv)] = RIGHT_VENTRICLE
             ra_depth = (y_ed - a.length_cm) / (0.92 * a.la_height_cm)
-            ra_center = self._la_half_width(np.array(a.length_cm + 0.5 * a.la_height_cm))[0]
+            ra_center = self._la_half_width(np.array([a.length_cm + 0.5 * a.la_height_cm]))[0]
             half = a.ra_half_width_cm * _bulge(ra_depth)
             offset = r - (ra_center + ATRIAL_SEPTUM_CM + a.ra_half_width_cm)
             labels[(u < 0) & (ra_depth > 0) & (ra_depth < 1) & (np.abs(offset) < half)] = RIGHT_ATRIUM

@@ -103,4 +103,4 @@ def simulate_volume(beats: Beats, *, edv_ml: float, ef: float, atrial_share: flo
 
 
 def _filled(diastole_s: np.ndarray | float) -> np.ndarray:
-    return 1 - np.exp(-np.asarray(diastole_s) / FILLING_TIME_CONSTANT_S)
+    return np.asarray(1 - np.exp(-np.asarray(diastole_s) / FILLING_TIME_CONSTANT_S))

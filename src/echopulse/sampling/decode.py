@@ -37,6 +37,10 @@ class DecodeSettings:
             raise InputError(f"steps is {self.steps}; expected 1 to 256")
         if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 20):
             raise InputError(f"guidance is {self.guidance}; expected 0 to 20 (1 switches it off)")
+        if not 0 <= self.guided_share <= 1:
+            raise InputError(f"guided share is {self.guided_share}; expected 0 to 1")
+        if not 0 <= self.choice_temperature <= 100:
+            raise InputError(f"choice temperature is {self.choice_temperature}; expected 0 to 100")
         if not 0 < self.temperature <= 5:
             raise InputError(f"temperature is {self.temperature}; expected more than 0, at most 5")
 

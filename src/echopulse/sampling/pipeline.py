@@ -1,5 +1,6 @@
 """The whole chain from an `EcgSignal` to an `EchoClip`."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ class GenerationRequest:
             raise InputError(f"length is {self.seconds:g} s; expected at least one frame and at most {MAX_SECONDS:g} s")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
+        if self.start_s is not None and not math.isfinite(self.start_s):
+            raise InputError(f"start is {self.start_s} s; expected a finite time on the ECG's clock")
         if self.ef_percent is not None and not 10 <= self.ef_percent <= 80:
             raise InputError(f"ejection fraction is {self.ef_percent:g} %; expected 10 to 80")
 
@@ -210,7 +213,8 @@ class Pipeline:
     ) -> dict[str, Any]:
         from echopulse import __version__
 
-        end = (request.start_s or 0.0) + request.num_frames / request.fps
+        start = request.start_s or 0.0
+        end = start + request.num_frames / request.fps
         return {
             "statement": NOT_FOR_DIAGNOSIS,
             "echopulse": __version__,
@@ -218,8 +222,8 @@ class Pipeline:
             "condition": "ecg" if image is None else "ecg+image",
             "ecg_source": Path(ecg.source).name,
             "ecg_sha256": ecg.sha256(),
-            "ecg_repeated": not (request.start_s or 0.0) >= ecg.start_s or end > ecg.end_s,
-            "r_times_s": [round(float(r), 4) for r in track.extended(request.start_s or 0.0, end).r_times_s],
+            "ecg_repeated": start < ecg.start_s or end > ecg.end_s,
+            "r_times_s": [round(float(r), 4) for r in track.extended(start, end).r_times_s if start <= r < end],
             "precision": str(self.dtype).removeprefix("torch."),
             **asdict(request),
             **asdict(settings),

@@ -81,7 +81,7 @@ class EcgTrack:
         source = np.where(outside, offset + (index - offset) % period, index)
         step = period / TRACK_RATE_HZ
         turns = np.arange(np.floor((start_s - first) / step) - 1, np.ceil((end_s - first) / step) + 1)
-        copies = (beats[None, :] + step * turns[:, None]).ravel() if len(beats) > 1 else np.array([])
+        copies = (beats[None, :-1] + step * turns[:, None]).ravel() if len(beats) > 1 else np.array([])
         copies = copies[(copies < self.start_s) | (copies >= self.end_s)]
         marks = np.unique(np.round(np.concatenate([beats, copies]), 4))
         marks = marks[(marks >= start_s) & (marks < end_s)]

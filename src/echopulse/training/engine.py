@@ -5,10 +5,12 @@ A step's data and randomness follow from (seed, step, rank) alone, so a resumed 
 
 import json
 import math
+import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +20,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from echopulse.config import from_dict, load_json, save_json, to_dict
 from echopulse.errors import InputError
+
+_OLD = ".checkpoint.old"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class TrainSettings:
             raise InputError(f"steps = {self.steps}, batch = {self.batch}; expected 1 or more")
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the engine needs of a task."""
 
@@ -111,42 +116,43 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
     checkpoint = folder / "checkpoint"
     first = 0
     if resume:
-        first = _load(checkpoint, settings, model, average.module, optimizer)
+        first = _load(checkpoint, settings, model, average, optimizer)
     elif checkpoint.exists():
         raise InputError(f"{folder} already holds a run; add --resume, or choose another folder")
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     if accelerator.is_main_process:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         save_json(folder / "settings.json", to_dict(settings))
-    log = _Log(folder, accelerator.is_main_process, quiet)
     saved_at = time.monotonic()
-    for step in range(first, settings.steps):
-        torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, step)
-        batch = task.batch(step, accelerator.process_index)
-        with accelerator.autocast():
-            loss, breakdown = task.losses(wrapped, batch, step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {float(loss)}; lower the learning rate")
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % settings.ema_every == 0:
-            average.update_parameters(accelerator.unwrap_model(wrapped))
-        last = step + 1 == settings.steps
-        if step % settings.log_every == 0 or last:
-            scalars = {"loss": loss, "gradient_norm": norm} | breakdown
-            log.write(step, settings.steps, {name: float(torch.as_tensor(x).detach()) for name, x in scalars.items()})
-        if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
-            with torch.inference_mode():
-                task.sample(average.module.eval(), folder / "samples", step + 1)
-        if accelerator.is_main_process and (last or time.monotonic() - saved_at > settings.checkpoint_every_s):
-            _save(checkpoint, settings, step + 1, accelerator.unwrap_model(wrapped), average.module, optimizer)
-            task.export(average.module, folder / "export")
-            saved_at = time.monotonic()
-    log.close()
+    with closing(_Log(folder, first, accelerator.is_main_process, quiet)) as log:
+        for step in range(first, settings.steps):
+            torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(settings, step)
+            batch = task.batch(step, accelerator.process_index)
+            with accelerator.autocast():
+                loss, breakdown = task.losses(wrapped, batch, step)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"step {step}: the loss is {float(loss)}; lower the learning rate")
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if step % settings.ema_every == 0:
+                average.update_parameters(accelerator.unwrap_model(wrapped))
+            last = step + 1 == settings.steps
+            if step % settings.log_every == 0 or last:
+                scalars = {"loss": loss, "gradient_norm": norm} | breakdown
+                log.write(
+                    step, settings.steps, {name: float(torch.as_tensor(x).detach()) for name, x in scalars.items()}
+                )
+            if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
+                with torch.inference_mode():
+                    task.sample(average.module.eval(), folder / "samples", step + 1)
+            if accelerator.is_main_process and (last or time.monotonic() - saved_at > settings.checkpoint_every_s):
+                _save(checkpoint, settings, step + 1, accelerator.unwrap_model(wrapped), average.module, optimizer)
+                task.export(average.module, folder / "export")
+                saved_at = time.monotonic()
 
 
 def _learning_rate(settings: TrainSettings, step: int) -> float:
@@ -165,24 +171,25 @@ def _save(
     for name, content in (("model", model.state_dict()), ("average", average.state_dict()), ("optimizer", tensors)):
         save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, fresh / f"{name}.safetensors")
     save_json(fresh / "state.json", {"step": step, "settings": to_dict(settings)})
-    old = folder.with_name(".checkpoint.old")
+    old = folder.with_name(_OLD)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     fresh.rename(folder)
-    if old.exists():
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: nn.Module, optimizer: Any) -> int:
+def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: AveragedModel, optimizer: Any) -> int:
+    if not folder.exists() and folder.with_name(_OLD).exists():  # killed between the two renames of `_save`
+        folder.with_name(_OLD).rename(folder)
     if not (folder / "state.json").is_file():
         raise InputError(f"{folder}: nothing to resume there")
     state = load_json(folder / "state.json")
     if from_dict(TrainSettings, state["settings"], "state.json") != settings:
         raise InputError(f"{folder} was trained with other settings; repeat them or start a new run")
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    average.load_state_dict(load_file(folder / "average.safetensors"))
+    average.module.load_state_dict(load_file(folder / "average.safetensors"))
+    average.n_averaged.fill_(1)  # not the first update any more, which would copy the weights
     content: dict[int, dict[str, Tensor]] = {}
     for name, value in load_file(folder / "optimizer.safetensors").items():
         index, key = name.split(".", 1)
@@ -194,12 +201,16 @@ def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: nn.M
 class _Log:
     """One JSON object a line, TensorBoard scalars, and a line on standard output."""
 
-    def __init__(self, folder: Path, active: bool, quiet: bool) -> None:
+    def __init__(self, folder: Path, first: int, active: bool, quiet: bool) -> None:
         self._active, self._quiet, self._start = active, quiet, time.monotonic()
         if active:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+            path = folder / "log.jsonl"
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] < first]
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, step: int, steps: int, scalars: dict[str, float]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from echopulse.axes import STANDARD_LEADS
 from echopulse.config import save_json
+from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
@@ -61,6 +62,8 @@ class GeneratorTask:
         torch.manual_seed(seed)
         self.model = VideoTransformer(config)
         self.clips = [clip for clip in clips if clip.codes.shape[0] >= config.slots]
+        if not self.clips:
+            raise InputError(f"no clip of {2 * config.slots - 1} frames or more to train on")
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:

@@ -1,0 +1,80 @@
+"""How fast is generation? Frames per second, time to the first frame, memory over length, steps and guidance.
+
+    python benchmarks/speed.py [--checkpoint compact] [--seconds 30] [--paper]
+
+Every row is timed in one run on the same machine, so that ratios mean something where seconds do not. `--paper` also
+times the `paper` preset (random weights, 11 frames, 18 steps, guided); it takes a minute. The last line is JSON.
+"""
+
+import argparse
+import json
+import resource
+import time
+from dataclasses import replace
+
+import torch
+
+from echopulse.models.presets import generator_config, tokenizer_config
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import VideoTransformer
+from echopulse.phantom import sample_patient, simulate_clip
+from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.pipeline import GenerationRequest, Pipeline, fast_dtype
+from echopulse.signals.track import EcgTrack
+
+
+def timed(pipeline: Pipeline, track: EcgTrack, seconds: float, settings: DecodeSettings) -> tuple[float, float]:
+    """Seconds until the first frames and until the last one."""
+    begin = time.perf_counter()
+    first = 0.0
+    for piece in pipeline.stream(track, GenerationRequest(seconds=seconds, start_s=0.0), settings=settings):
+        assert len(piece.pictures)
+        first = first or time.perf_counter() - begin
+    return first, time.perf_counter() - begin
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="compact")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--paper", action="store_true")
+    arguments = parser.parse_args()
+    ecg = simulate_clip(sample_patient(1_000_000, rhythm="sinus"), fps=1.0, seconds=10.0, size=(32, 32)).clip.ecg
+    assert ecg is not None
+    track = EcgTrack.from_signal(ecg)
+    pipeline = Pipeline.load(arguments.checkpoint)
+    usual = pipeline.default_settings
+    timed(pipeline, track, 1.0, usual)  # warm caches
+    first, _ = timed(pipeline, track, 1.0, usual)
+    print("steps  guidance  frames/s")
+    for steps in (4, usual.steps, 16):
+        for guidance in (1.0, usual.guidance):
+            _, took = timed(pipeline, track, 4.0, replace(usual, steps=steps, guidance=guidance))
+            print(f"{steps:5d}  {guidance:8.1f}  {100 / took:8.1f}")
+    memory = {}
+    for seconds in (arguments.seconds / 6, arguments.seconds):
+        _, took = timed(pipeline, track, seconds, usual)
+        memory[seconds] = round(peak_memory_mib())
+    print("peak memory, MiB, after", ", ".join(f"{s:g} s: {m}" for s, m in memory.items()))
+    paper_s = None
+    if arguments.paper:
+        networks = VideoTokenizer(tokenizer_config("paper")), VideoTransformer(generator_config("paper"))
+        paper = Pipeline(*networks, {}, fast_dtype())
+        _, paper_s = timed(paper, track, 11 / 25, DecodeSettings(steps=18, guidance=3.0, guided_share=1.0))
+    result = {
+        "compact_frames_per_s": round(arguments.seconds * 25 / took, 2),
+        "compact_first_frame_s": round(first, 3),
+        "paper_clip_s": None if paper_s is None else round(paper_s, 2),
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
