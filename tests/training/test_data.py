@@ -78,7 +78,9 @@ def test_cache_holds_the_codes_of_the_clips(
         assert clip.track.start_s == pytest.approx(-2) and clip.track.lead_ids.tolist() == list(range(12))
         beats = np.array(line["truth"]["r_times_s"])
         if beats.size:
-            assert np.abs(beats[:, None] - clip.track.r_times_s).min(axis=1).max() < 0.05
+            # a pacing spike comes 60 ms before its R peak, and the detector may take it
+            allowed = 0.07 if line["truth"]["rhythm"] == "paced" else 0.05
+            assert np.abs(beats[:, None] - clip.track.r_times_s).min(axis=1).max() < allowed
 
 
 def test_cache_is_made_once_and_again_for_another_tokenizer(
@@ -110,7 +112,8 @@ def test_generator_batches_hide_and_give_what_they_say(make_task: Callable[[str]
             given = [bool((~batch.hidden[row, slot]).all()) for slot in range(4)]
             uses.add(tuple(given))
             if all(given[:3]):
-                assert torch.equal(batch.seen[row, :3], batch.codes[row, :3]), "what is given is not corrupted"
+                same = (batch.seen[row, :3] == batch.codes[row, :3]).float().mean()
+                assert same > 0.75, "what is given is corrupted a little"
         window = batch.conditions.ecg
         assert window.present.any(1).all()
         assert not window.ecg[~window.present].any()

@@ -46,11 +46,11 @@ class Line:
         return loss, {"error": loss.sqrt()}
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
-        (folder / f"{step}.txt").write_text(str(float(model.weight)))
+        (folder / f"{step}.txt").write_text(str(float(model.weight.detach())))
 
     def export(self, model: nn.Module, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        torch_weights = np.array([float(p) for p in model.parameters()])
+        torch_weights = np.array([float(p.detach()) for p in model.parameters()])
         np.save(folder / "weights.npy", torch_weights)
 
 
@@ -154,7 +154,7 @@ def test_stop_between_two_renames_of_a_checkpoint_is_survived(settings: TrainSet
 
 def test_training_learns_and_averages(settings: TrainSettings, read_log: ReadLog, tmp_path: Path) -> None:
     task = Line()
-    train(task, replace(settings, steps=200, learning_rate=0.1, checkpoint_every_s=60.0), tmp_path / "run", quiet=True)
+    train(task, replace(settings, steps=200, learning_rate=0.1, ema_decay=0.8, checkpoint_every_s=60.0), tmp_path / "run", quiet=True)
     log = read_log(tmp_path / "run")
     assert log[-1]["loss"] < 0.02 * log[0]["loss"]
     exported = np.load(tmp_path / "run" / "export" / "weights.npy")

@@ -81,8 +81,11 @@ class EcgTrack:
         source = np.where(outside, offset + (index - offset) % period, index)
         step = period / TRACK_RATE_HZ
         turns = np.arange(np.floor((start_s - first) / step) - 1, np.ceil((end_s - first) / step) + 1)
-        copies = (beats[None, :-1] + step * turns[:, None]).ravel() if len(beats) > 1 else np.array([])
-        copies = copies[(copies < self.start_s) | (copies >= self.end_s)]
+        copies = np.array([])
+        if len(beats) > 1:
+            copies = (beats[None, :-1] + step * turns[:, None]).ravel()
+            copies = copies[(copies < self.start_s) | (copies >= self.end_s)]
+            copies = copies[np.abs(copies[:, None] - beats).min(axis=1) > 0.1]  # the seam's beat is there already
         marks = np.unique(np.round(np.concatenate([beats, copies]), 4))
         marks = marks[(marks >= start_s) & (marks < end_s)]
         return EcgTrack(self.samples[:, source], self.lead_ids, marks, start_s, repeats_every_s=step)

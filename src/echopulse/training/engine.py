@@ -133,7 +133,7 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
             with accelerator.autocast():
                 loss, breakdown = task.losses(wrapped, batch, step)
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"step {step}: the loss is {float(loss)}; lower the learning rate")
+                raise FloatingPointError(f"step {step}: the loss is {float(loss.detach())}; lower the learning rate")
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
             optimizer.step()
