@@ -46,7 +46,7 @@ def tokenizer_config(preset: str) -> TokenizerConfig:
             head_dim=64,
             mult=4.0,
             temporal_window=3,
-            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8, 5, 5, 5), group=3),
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8, 5, 5, 5), group=1),
         )
     if preset == "paper":
         return TokenizerConfig()
@@ -83,12 +83,12 @@ def generator_config(preset: str) -> GeneratorConfig:
             rows=side,
             columns=side,
             slots=8,
-            width=320,
-            depth=8,
-            heads=5,
+            width=256,
+            depth=6,
+            heads=4,
             head_dim=64,
             mult=4.0,
-            cross_every=4,
+            cross_every=3,
             position_bias=False,
             ecg=EcgEncoderConfig(width=128, depth=3, heads=2, mult=4.0, fine_width=96),
         )
