@@ -99,10 +99,15 @@ class VideoTransformer(nn.Module):
         c = config
         self.ecg = EcgEncoder(c.ecg)
         self.tables = nn.ModuleList(nn.Embedding(size, c.width) for size in c.factors)
-        self.hidden = nn.Parameter(torch.randn(c.width) * 0.02)
-        self.slot = nn.Parameter(torch.randn(c.slots, 1, 1, c.width) * 0.02)
-        self.row = nn.Parameter(torch.randn(1, c.rows, 1, c.width) * 0.02)
-        self.column = nn.Parameter(torch.randn(1, 1, c.columns, c.width) * 0.02)
+        # Positions start as loud as the codes: with codes at unit variance and positions at 0.02, as is usual in
+        # image transformers, keys told nothing of where they are and attention did not find the same place in
+        # other frames within 700 steps.
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.7 / len(c.factors) ** 0.5)  # type: ignore[arg-type]
+        self.hidden = nn.Parameter(torch.randn(c.width) * 0.5)
+        self.slot = nn.Parameter(torch.randn(c.slots, 1, 1, c.width) * 0.5)
+        self.row = nn.Parameter(torch.randn(1, c.rows, 1, c.width) * 0.5)
+        self.column = nn.Parameter(torch.randn(1, 1, c.columns, c.width) * 0.5)
         self.view = nn.Embedding(len(VIEWS) + 1, c.width)
         self.ef = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, c.width))
         self.timing = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, c.width))
