@@ -43,7 +43,7 @@ def generator_recipe(preset: str) -> TrainSettings:
         return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
     if preset == "compact":
         return TrainSettings(
-            steps=1600, batch=16, learning_rate=8e-4, warmup=100, ema_decay=0.99, sample_every=100, log_every=10
+            steps=1250, batch=16, learning_rate=8e-4, warmup=100, ema_decay=0.99, sample_every=100, log_every=10
         )
     if preset == "paper":
         return TrainSettings(
