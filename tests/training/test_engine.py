@@ -154,7 +154,8 @@ def test_stop_between_two_renames_of_a_checkpoint_is_survived(settings: TrainSet
 
 def test_training_learns_and_averages(settings: TrainSettings, read_log: ReadLog, tmp_path: Path) -> None:
     task = Line()
-    train(task, replace(settings, steps=200, learning_rate=0.1, ema_decay=0.8, checkpoint_every_s=60.0), tmp_path / "run", quiet=True)
+    longer = replace(settings, steps=200, learning_rate=0.1, ema_decay=0.8, checkpoint_every_s=60.0)
+    train(task, longer, tmp_path / "run", quiet=True)
     log = read_log(tmp_path / "run")
     assert log[-1]["loss"] < 0.02 * log[0]["loss"]
     exported = np.load(tmp_path / "run" / "export" / "weights.npy")

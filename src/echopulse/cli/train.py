@@ -1,6 +1,7 @@
 """`echopulse train`: both stages, from prepared sets."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,11 +39,9 @@ def train(
         seed: of everything random.
         resume: go on from the run's last checkpoint.
     """
-    try:
-        import accelerate  # noqa: F401
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise InputError(f'training needs more packages ({error.name}): pip install "echopulse[train]"') from error
+    missing = [name for name in ("accelerate", "tensorboard") if find_spec(name) is None]
+    if missing:
+        raise InputError(f'training needs {" and ".join(missing)}: pip install "echopulse[train]"')
     from echopulse.training import engine, recipes
 
     recipe = recipes.tokenizer_recipe(preset) if stage == "tokenizer" else recipes.generator_recipe(preset)
