@@ -46,10 +46,9 @@ def _write_strip(video: Path, target: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from echopulse.io.video import read_video
+    from echopulse.io.video import read_video, whole_file
 
     frames = read_video(video).frames
     picked = frames[np.linspace(0, min(len(frames) - 1, 21), 8).round().astype(int)]
-    temporary = target.with_name(f".{target.name}.part")
-    Image.fromarray(np.concatenate(list(picked), axis=1)).save(temporary, format="PNG")
-    temporary.replace(target)
+    with whole_file(target) as temporary:
+        Image.fromarray(np.concatenate(list(picked), axis=1)).save(temporary, format="PNG")
