@@ -29,60 +29,6 @@ def test_demo_makes_a_video_with_the_shipped_model(tmp_path: Path, capsys: pytes
     assert "frames/s" in capsys.readouterr().out
 
 
-def test_simulate_is_the_same_whatever_the_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, workers in (("a", 1), ("b", 2)):
-        arguments = ("--num", 3, "--seed", 9, "--seconds", 0.2, "--size", 48, "--workers", workers)
-        assert run("simulate", "-o", tmp_path / name, *arguments) == 0
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 1 + 3 * 4
-    for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    found = described(capsys, tmp_path / "a")
-    assert found["kind"] == "set"
-    assert (found["num_clips"], found["has_masks"], found["has_truth"]) == (3, True, True)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--num", "0"),
-        ("--num", "-3"),
-        ("--num", "2", "--seed", "-1"),
-        ("--num", "2", "--fps", "0"),
-        ("--num", "2", "--seconds", "-1"),
-        ("--num", "2", "--size", "3"),
-        ("--num", "2", "--workers", "-1"),
-        ("--num", "2", "--view", "plax"),
-        ("--num", "2", "--rhythm", "polka"),
-    ],
-)
-def test_simulate_refuses_bad_arguments(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    assert run("simulate", "-o", tmp_path / "set", *arguments) == 2
-    assert not list(tmp_path.iterdir())
-
-
-def test_simulate_refuses_a_folder_of_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    assert run("simulate", "-o", tmp_path, "--num", "2") == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_simulate_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from echopulse.cli import simulate
-
-    settings = simulate.Simulation(3, 9, None, None, 25.0, 0.2, 48, True)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    simulate.simulate_set(whole, settings, 1)
-    (broken / ".parts").mkdir(parents=True)
-    simulate.save_json(broken / ".parts" / "settings.json", simulate.asdict(settings))
-    simulate._render(broken, settings, 10)
-    made = (broken / "clips" / "phantom-0000010.npy").stat().st_mtime_ns
-    simulate.simulate_set(broken, settings, 1)
-    assert (broken / "clips" / "phantom-0000010.npy").stat().st_mtime_ns == made
-    assert (broken / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
-    assert not (broken / ".parts").exists()
-
-
 def test_info_describes_ecg_checkpoint_and_video(
     record: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def test_volume_is_largest_at_r_and_smallest_at_t_end(clip: PairedClip) -> None:
             assert abs(first + volume[first:last].argmax() - time * fps) <= 1
             checked += 1
     assert checked >= 2
-    assert volume.max() <= clip.truth["edv_ml"] * 1.02 and volume.min() >= clip.truth["esv_ml"] * 0.98
+    assert volume.max() <= clip.truth["edv_ml"] * 1.05 and volume.min() >= clip.truth["esv_ml"] * 0.95, "one beat"
 
 
 # volumes in the pictures ------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
 """The 12-lead ECG of a beat sequence: a rotating dipole of Gaussian waves, projected on the leads.
 
 Sources: McSharry 2003 (Gaussian waves), Sameni 2007 (three-dimensional dipole), Dower 1980 (lead matrix).
-Differs from McSharry: waves are placed in seconds around each R peak and not by a phase oscillator, so that
-every fiducial time is exact.
+Left bundle branch block, pacing of the right ventricular septum and premature beats have wide complexes and
+discordant T waves (Surawicz 2009). Differs from McSharry: waves are placed in seconds around each R peak and not by a
+phase oscillator, so that every fiducial time is exact.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from echopulse.axes import STANDARD_LEADS
-from echopulse.phantom.rhythm import QRS_ONSET_BEFORE_R_S, Beats
+from echopulse.phantom.rhythm import NARROW_KINDS, QRS_ONSET_BEFORE_R_S, Beats, qrs_stretch
 from echopulse.signals import EcgSignal
 
 SAMPLING_RATE_HZ = 500.0
@@ -35,11 +35,12 @@ class EcgShape:
 
     Attributes:
         voltage: scale of the QRS complex; 1 is the population mean.
-        qrs_width: scale of the QRS duration; 1 is about 90 ms.
-        t_amplitude: scale of the T wave; negative is inverted.
-        r_progression: scale of the anterior-to-left growth of the R wave over V1–V6.
+        qrs_width: scale of the QRS duration; 1 is about 95 ms. Wide beats follow it by half.
+        t_amplitude: scale of the T wave in the lateral leads; negative is inverted. Discordant T waves of
+            wide beats follow it by 0.4.
+        r_progression: growth of the R wave over V1–V6: scales anterior forces, and weakens posterior ones.
         p_amplitude: scale of the P wave.
-        axis_rad: rotation of the frontal axis.
+        axis_rad: rotation of the frontal axis, which lies at 65° in the limb leads without it.
         transverse_rad: rotation in the transverse plane.
     """
 
@@ -52,57 +53,47 @@ class EcgShape:
     transverse_rad: float = 0.0
 
 
-@dataclass(frozen=True)
-class EcgNoise:
-    """Noise of the recording device, in millivolts (standard deviations; mains is an amplitude)."""
-
-    baseline_mv: float = 0.03
-    muscle_mv: float = 0.01
-    mains_mv: float = 0.0
-    mains_hz: float = 50.0
-
-
-# (time from R in s, width in s, dipole x, y, z in mV) of each QRS kernel
+# (time from R in s, width in s, dipole x, y, z in mV) of each QRS kernel; the largest stands at R
 _NARROW = (
-    (-0.024, 0.009, -0.12, -0.05, -0.16),
-    (0.000, 0.011, 1.00, 0.85, 0.38),
-    (0.027, 0.012, -0.18, -0.16, 0.50),
+    (-0.023, 0.0085, -0.12, -0.05, -0.16),
+    (0.000, 0.0105, 1.00, 0.85, 0.38),
+    (0.025, 0.0105, -0.18, -0.16, 0.50),
 )
 _LBBB = (
-    (-0.012, 0.020, 0.55, 0.40, 0.35),
-    (0.006, 0.016, 0.60, 0.45, 0.45),
-    (0.050, 0.022, 0.75, 0.25, 0.75),
+    (-0.034, 0.014, 0.40, 0.30, 0.40),
+    (0.000, 0.013, 1.30, 0.95, 0.65),
+    (0.044, 0.018, 0.80, 0.34, 1.00),
 )
 _PACED = (
-    (0.000, 0.026, 0.80, -0.75, 0.55),
-    (0.050, 0.026, 0.60, -0.60, 0.60),
+    (-0.036, 0.015, 0.50, 0.36, 0.25),
+    (0.000, 0.016, 1.30, 1.00, 0.70),
+    (0.044, 0.020, 0.60, 0.38, 0.80),
 )
 _PVC = (
-    (0.000, 0.030, -0.55, 1.45, -0.65),
-    (0.060, 0.028, -0.35, 0.55, -0.40),
+    (-0.002, 0.019, -0.55, 1.45, -0.65),
+    (0.046, 0.019, -0.36, 0.60, -0.45),
 )
 _QRS = {"sinus": _NARROW, "af": _NARROW, "lbbb": _LBBB, "paced": _PACED, "pvc": _PVC}
 _T_VECTOR = {
     "sinus": (0.30, 0.22, -0.16),
     "af": (0.30, 0.22, -0.16),
     "lbbb": (-0.26, -0.14, -0.34),
-    "paced": (-0.26, 0.30, -0.28),
-    "pvc": (0.24, -0.42, 0.30),
+    "paced": (-0.26, -0.20, -0.28),
+    "pvc": (0.18, -0.34, 0.24),
 }
+_ANTERIOR_T = np.array([-0.02, 0.02, -0.20])  # what T turns to as it inverts: lateral leads negative, V1–V2 upright
 _T_FALL_S = 0.036  # width of the falling half of T; its end lies 2.2 widths after the peak
 _T_RISE_S = 0.060
+_SPIKE_MV = np.array([[0.15], [0.25], [0.10]])  # dipole of a bipolar pacing spike, two milliseconds wide
+_SPIKE_BEFORE_QRS_S = 0.004
 
 
-def render_ecg(
-    rng: np.random.Generator, beats: Beats, shape: EcgShape, noise: EcgNoise, *, start_s: float, duration_s: float
-) -> EcgSignal:
-    """The 12-lead ECG of a beat sequence.
+def render_ecg(beats: Beats, shape: EcgShape, *, start_s: float, duration_s: float) -> EcgSignal:
+    """The ECG at the skin: no noise, no filter. A recorder is added by `devices.record_ecg`.
 
     Args:
-        rng: source of the noise.
         beats: when the heart beats.
         shape: the patient's wave shapes.
-        noise: the device's noise.
         start_s: time of the first sample, seconds.
         duration_s: length, seconds.
 
@@ -120,38 +111,47 @@ def render_ecg(
         dipole[:, first:last] += vector[:, None] * wave
 
     for r, p_onset, t_end, kind in zip(beats.r_s, beats.p_onset_s, beats.t_end_s, beats.kinds, strict=True):
+        if not times[0] - 1 < r < times[-1] + 1:
+            continue  # no wave of this beat reaches the window
         if np.isfinite(p_onset):
-            add(p_onset + 0.045, 0.019, 0.022, shape.p_amplitude * np.array([0.06, 0.11, -0.02]))
+            add(p_onset + 2.2 * 0.019, 0.019, 0.022, shape.p_amplitude * np.array([0.06, 0.11, -0.02]))
+        stretch = qrs_stretch(kind, shape.qrs_width)
         for offset, width, *vector in _QRS[kind]:
             v = np.array(vector) * shape.voltage
-            v[2] *= 2.0 - shape.r_progression
-            v[0] *= shape.r_progression if kind in ("sinus", "af") else 1.0
-            add(r + offset * shape.qrs_width, width * shape.qrs_width, width * shape.qrs_width, v)
+            v[2] *= shape.r_progression if v[2] < 0 else 2.5 - 1.5 * shape.r_progression
+            add(r + stretch * offset, stretch * width, stretch * width, v)
         squeeze = np.clip((t_end - r) / 0.34, 0.6, 1.2)
         peak = t_end - 2.2 * _T_FALL_S * squeeze
-        secondary = kind not in ("sinus", "af")
-        scale = 1.0 if secondary else shape.t_amplitude
-        add(peak, _T_RISE_S * squeeze, _T_FALL_S * squeeze, scale * np.array(_T_VECTOR[kind]))
+        scale = shape.t_amplitude if kind in NARROW_KINDS else 0.6 + 0.4 * shape.t_amplitude
+        t_vector = scale * np.array(_T_VECTOR[kind])
+        if kind in NARROW_KINDS:
+            t_vector += (1 - scale) * _ANTERIOR_T
+        add(peak, _T_RISE_S * squeeze, _T_FALL_S * squeeze, t_vector)
         if kind == "paced":
-            at = np.searchsorted(times, r - QRS_ONSET_BEFORE_R_S - 0.02)
-            dipole[:, at : at + 1] += np.array([[0.6], [1.0], [0.4]])  # the pacing spike, one sample wide
+            at = np.searchsorted(times, r - QRS_ONSET_BEFORE_R_S[kind] * stretch - _SPIKE_BEFORE_QRS_S)
+            dipole[:, at : at + 1] += _SPIKE_MV
     dipole = _rotation(shape.axis_rad, shape.transverse_rad) @ dipole
     if any(kind == "af" for kind in beats.kinds):
         wobble = 2 * np.pi * (5.5 * times + 0.6 * np.sin(2 * np.pi * 0.9 * times))
         dipole += 0.05 * np.stack([0.5 * np.sin(wobble), 0.7 * np.sin(wobble + 0.5), -0.9 * np.cos(wobble)])
-    leads = {name: np.array(row) @ dipole for name, row in DOWER.items()}
-    for name, wave in leads.items():
-        leads[name] = wave + _device_noise(rng, times, noise)
-    one, two = leads["I"], leads["II"]
-    leads |= {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    independent = np.array(list(DOWER.values())) @ dipole
     return EcgSignal(
-        np.stack([leads[name] for name in STANDARD_LEADS]),
-        STANDARD_LEADS,
-        SAMPLING_RATE_HZ,
-        start_s=start_s,
-        source="phantom",
-        format="phantom",
+        twelve_leads(independent), STANDARD_LEADS, SAMPLING_RATE_HZ, start_s=start_s, source="phantom", format="phantom"
     )
+
+
+def twelve_leads(independent: np.ndarray) -> np.ndarray:
+    """All standard leads from the eight independent ones (Einthoven 1913, Goldberger 1942).
+
+    Args:
+        independent: leads I, II, V1–V6 in the order of `DOWER`, shape (8, samples).
+
+    Returns:
+        The leads in the order of `STANDARD_LEADS`, shape (12, samples).
+    """
+    one, two = independent[:2]
+    limbs = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+    return np.concatenate([limbs, independent[2:]])
 
 
 def _rotation(axis_rad: float, transverse_rad: float) -> np.ndarray:
@@ -159,15 +159,3 @@ def _rotation(axis_rad: float, transverse_rad: float) -> np.ndarray:
     frontal = np.array([[ca, -sa, 0], [sa, ca, 0], [0, 0, 1]])
     transverse = np.array([[ct, 0, -st], [0, 1, 0], [st, 0, ct]])
     return frontal @ transverse
-
-
-def _device_noise(rng: np.random.Generator, times: np.ndarray, noise: EcgNoise) -> np.ndarray:
-    """Wander (below 0.5 Hz), muscle noise (above 20 Hz) and mains hum of one lead, millivolts."""
-    wander = sum(
-        np.sin(2 * np.pi * frequency * times + rng.uniform(0, 2 * np.pi)) * rng.normal(0, noise.baseline_mv)
-        for frequency in (0.05, 0.15, 0.3)
-    )
-    white = rng.standard_normal(times.size)
-    muscle = noise.muscle_mv * (white - gaussian_filter1d(white, 4.0))
-    mains = noise.mains_mv * np.sin(2 * np.pi * noise.mains_hz * times + rng.uniform(0, 2 * np.pi))
-    return wander + muscle + mains

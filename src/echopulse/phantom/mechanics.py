@@ -60,16 +60,16 @@ def simulate_volume(beats: Beats, *, edv_ml: float, ef: float, atrial_share: flo
     mean_rr = float(np.median(beats.rr_s))
     diastole = np.append(mean_rr - np.median(es - r), r[1:] - es[:-1]) - ISOVOLUMIC_RELAXATION_S
     usual = max(np.median(diastole), 0.05)
-    fullness = np.clip(_filled(np.maximum(diastole, 0.02)) / _filled(usual), 0.3, 1.06)
+    fullness = np.clip((_filled(np.maximum(diastole, 0.02)) / _filled(usual)) ** 0.5, 0.5, 1.05)
     irregular = any(kind in ("af", "pvc") for kind in beats.kinds)
     esv_nominal = edv_ml * (1 - ef)
     edv, esv = np.empty_like(r), np.empty_like(r)
     previous_esv = esv_nominal
     for i, kind in enumerate(beats.kinds):
         edv[i] = min(previous_esv + (edv_ml - esv_nominal) * fullness[i], 1.08 * edv_ml)
-        strength = np.clip(1 + 0.35 * (beats.rr_s[i] / mean_rr - 1), 0.55, 1.15) if irregular else 1.0
+        strength = np.clip(1 + 0.2 * (beats.rr_s[i] / mean_rr - 1), 0.7, 1.1) if irregular else 1.0
         if kind == "pvc":
-            strength *= 0.75
+            strength *= 0.85
         esv[i] = edv[i] * (1 - np.clip(ef * strength, 0.05, 0.85))
         previous_esv = esv[i]
 

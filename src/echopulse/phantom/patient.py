@@ -8,16 +8,21 @@ import numpy as np
 from echopulse.axes import VIEWS
 from echopulse.errors import InputError
 from echopulse.phantom.anatomy import Anatomy, HeartPlane, HeartState
-from echopulse.phantom.ecg import EcgNoise, EcgShape, render_ecg
+from echopulse.phantom.devices import HOSPITAL, EcgDevice, find_device, record_ecg
+from echopulse.phantom.ecg import EcgShape, render_ecg
+from echopulse.phantom.link import EcgEfLink, draw_condition
 from echopulse.phantom.mechanics import VolumeCurve, simulate_volume
+from echopulse.phantom.population import EDV_RANGE_ML, draw_shape
 from echopulse.phantom.rhythm import MARGIN_S, Beats, Rhythm, simulate_beats
 from echopulse.phantom.ultrasound import Imaging, Scanner
-from echopulse.signals import EchoClip, PairedClip
+from echopulse.signals import EcgSignal, EchoClip, PairedClip
 
 RHYTHMS: tuple[str, ...] = get_args(Rhythm)
-_RHYTHM_SHARES = {"sinus": 0.7, "af": 0.09, "pvc": 0.07, "lbbb": 0.09, "paced": 0.05}
-EF_RESIDUAL_POINTS = 2.0
-"""How well a clean 12-lead ECG can tell the EF at best: standard deviation in points."""
+PHANTOM_VERSION = 2
+"""Goes up whenever the same seed gives another patient; every clip's provenance carries it."""
+
+_RECORD_S = 120.0
+_SETTLING_S = 1.0  # rendered on both sides of every ECG and cut off, so that the filters have settled
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Patient:
     respiration_hz: float
     ef_percent: float
     edv_ml: float
+    link: EcgEfLink
     ecg_shape: EcgShape
-    ecg_noise: EcgNoise
     anatomy: Anatomy
     imaging: Imaging
     breathing_cm: float
@@ -48,6 +53,7 @@ def sample_patient(
     rhythm: str | None = None,
     heart_rate_bpm: float | None = None,
     ef_percent: float | None = None,
+    link: EcgEfLink = EcgEfLink(),  # noqa: B008 - immutable
 ) -> Patient:
     """Draws a patient.
 
@@ -57,6 +63,7 @@ def sample_patient(
         rhythm: one of `RHYTHMS`; drawn if None.
         heart_rate_bpm: 30–200; drawn if None.
         ef_percent: 10–80; drawn if None.
+        link: how the ECG depends on the EF.
 
     Raises:
         InputError: a value outside its range.
@@ -73,61 +80,29 @@ def sample_patient(
         raise InputError(f"ejection fraction is {ef_percent} %; expected 10 to 80")
     rng = np.random.default_rng((seed, 0))
     drawn_view = str(rng.choice(VIEWS))
-    drawn_rhythm = str(rng.choice(list(_RHYTHM_SHARES), p=list(_RHYTHM_SHARES.values())))
-    chosen_rhythm: Rhythm = rhythm or drawn_rhythm  # type: ignore[assignment]
     chosen_view = view or drawn_view
-    drawn_ef = _draw_ef(rng, chosen_rhythm)
-    ef = drawn_ef if ef_percent is None else ef_percent
-    tendency = (60 - ef) / 100
+    condition = np.random.default_rng((seed, 4))  # its own stream: it draws more often when a rhythm is asked for
+    ef, chosen_rhythm, visible = draw_condition(condition, link, rhythm, ef_percent)  # type: ignore[arg-type]
     low, high = (60, 95) if chosen_rhythm == "paced" else (55, 130) if chosen_rhythm == "af" else (45, 150)
-    drawn_rate = float(np.clip(np.exp(rng.normal(np.log(72 + 25 * tendency), 0.24)), low, high))
-    edv = float(np.clip(rng.normal(112 + 130 * max(tendency, -0.05), 22), 60, 220))
-    shape = _ecg_shape(rng, ef)
+    drawn_rate = float(np.clip(np.exp(rng.normal(np.log(73 - 0.25 * visible), 0.24)), low, high))
+    edv = float(np.clip(rng.normal(112 + 130 * max((60 - ef) / 100, -0.05), 22), *EDV_RANGE_ML))
+    shape = draw_shape(rng, visible)
     return Patient(
         seed=seed,
         view=chosen_view,
         rhythm=chosen_rhythm,
         heart_rate_bpm=drawn_rate if heart_rate_bpm is None else heart_rate_bpm,
-        qtc_s=float(np.clip(rng.normal(0.408, 0.022), 0.35, 0.48)),
-        pr_s=float(np.clip(rng.normal(0.16, 0.02), 0.12, 0.21)),
+        qtc_s=float(np.clip(rng.normal(0.412, 0.02), 0.37, 0.465)),  # 350–480 ms as measured (Rautaharju 2009)
+        pr_s=float(np.clip(rng.normal(0.16, 0.016), 0.135, 0.2)),  # 120–200 ms (Surawicz 2009)
         respiration_hz=float(rng.uniform(0.18, 0.33)),
         ef_percent=float(ef),
         edv_ml=edv,
+        link=link,
         ecg_shape=shape,
-        ecg_noise=EcgNoise(
-            baseline_mv=float(rng.uniform(0.0, 0.06)),
-            muscle_mv=float(np.exp(rng.uniform(np.log(0.003), np.log(0.03)))),
-            mains_mv=float(rng.choice([0.0, 0.0, 0.01, 0.03])),
-            mains_hz=float(rng.choice([50.0, 60.0])),
-        ),
         anatomy=_anatomy(rng, chosen_view, edv, chosen_rhythm),
         imaging=_imaging(rng),
         breathing_cm=float(rng.uniform(0.0, 0.25)),
         swing_cm=float(rng.uniform(0.0, 0.25)),
-    )
-
-
-def _draw_ef(rng: np.random.Generator, rhythm: Rhythm) -> float:
-    """EF in percent: mostly normal, a tail of failing hearts, heavier with wide QRS."""
-    low_share = {"lbbb": 0.55, "paced": 0.45, "af": 0.35}.get(rhythm, 0.18)
-    value = rng.normal(36, 9) if rng.uniform() < low_share else rng.normal(60.5, 6.5)
-    return float(np.clip(value, 15, 75))
-
-
-def _ecg_shape(rng: np.random.Generator, ef: float) -> EcgShape:
-    """Low EF goes with wide QRS, low voltage, flat or inverted T and poor R progression (Attia 2019).
-
-    The ECG sees the EF only through `ef + residual`, so no reader can know it better than the residual.
-    """
-    seen = (ef + rng.normal(0, EF_RESIDUAL_POINTS) - 55) / 20
-    return EcgShape(
-        voltage=float(np.exp(0.16 * seen + rng.normal(0, 0.10))),
-        qrs_width=float(np.clip(1.02 - 0.12 * seen + rng.normal(0, 0.03), 0.8, 1.5)),
-        t_amplitude=float(0.85 + 0.6 * seen + rng.normal(0, 0.06)),
-        r_progression=float(np.clip(0.95 + 0.18 * seen + rng.normal(0, 0.04), 0.3, 1.3)),
-        p_amplitude=float(np.clip(rng.normal(1, 0.2), 0.4, 1.6)),
-        axis_rad=float(rng.normal(-0.05, 0.3)),
-        transverse_rad=float(rng.normal(0, 0.15)),
     )
 
 
@@ -157,20 +132,24 @@ def _anatomy(rng: np.random.Generator, view: str, edv: float, rhythm: Rhythm) ->
 def _imaging(rng: np.random.Generator) -> Imaging:
     return Imaging(
         depth_cm=float(np.clip(rng.normal(14.8, 0.9), 12.8, 17.5)),
-        sector_rad=float(np.deg2rad(rng.uniform(68, 90))),
-        dynamic_range_db=float(rng.uniform(44, 56)),
-        gain_db=float(rng.uniform(10, 17)),
-        axial_cm=float(rng.uniform(0.055, 0.09)),
-        lateral_rad=float(rng.uniform(0.013, 0.022)),
+        sector_rad=float(np.deg2rad(rng.uniform(84, 104))),
+        dynamic_range_db=float(rng.uniform(40, 54)),
+        gain_db=float(rng.uniform(7, 15.5)),
+        axial_cm=float(rng.uniform(0.03, 0.05)),
+        lateral_rad=float(rng.uniform(0.007, 0.014)),
         focus_cm=float(rng.uniform(5.5, 9.0)),
-        noise_db=float(rng.uniform(27, 42)),
-        haze_db=float(rng.uniform(-8, 6)),
+        noise_db=float(rng.uniform(24, 54)),
+        haze_db=float(rng.uniform(-10, 5)),
         dropout_center_rad=float(rng.uniform(0.15, 0.55)),
-        dropout_width_rad=float(rng.uniform(0.05, 0.14)),
-        dropout_db=float(rng.uniform(0, 14)),
-        edge_loss_db=float(rng.uniform(3, 14)),
-        attenuation_db=float(rng.uniform(0, 12)),
-        tissue_db=float(rng.uniform(-17, -7)),
+        dropout_width_rad=float(rng.uniform(0.05, 0.16)),
+        dropout_db=float(rng.uniform(0, 26)),
+        edge_loss_db=float(rng.uniform(3, 18)),
+        attenuation_db=float(rng.uniform(0, 10)),
+        compounding=float(rng.uniform(0.15, 0.5)),
+        near_loss_db=float(rng.uniform(4, 20)),
+        gamma=float(rng.uniform(1.6, 2.3)),
+        top=float(rng.uniform(0.02, 0.07)),
+        tissue_db=float(rng.uniform(-16, -2)),
     )
 
 
@@ -188,6 +167,51 @@ def check_rendering(*, fps: float, seconds: float, size: tuple[int, int]) -> Non
         raise InputError(f"size is {size[0]}x{size[1]}; expected 32 to 1024 pixels a side")
 
 
+def patient_beats(patient: Patient) -> Beats:
+    """The beats of the patient's record of two minutes, on the record's clock."""
+    return simulate_beats(
+        np.random.default_rng((patient.seed, 1)),
+        patient.rhythm,
+        heart_rate_bpm=patient.heart_rate_bpm,
+        duration_s=_RECORD_S + MARGIN_S,
+        qtc_s=patient.qtc_s,
+        pr_s=patient.pr_s,
+        respiration_hz=patient.respiration_hz,
+        qrs_width=patient.ecg_shape.qrs_width,
+    )
+
+
+def simulate_ecg(
+    patient: Patient, *, start_s: float = 0.0, duration_s: float = 10.0, device: EcgDevice | str = HOSPITAL
+) -> EcgSignal:
+    """A patient's ECG alone, on the record's clock.
+
+    Args:
+        patient: from `sample_patient`.
+        start_s: time of the first sample, −3 s or later.
+        duration_s: length, at least 1 s; the record ends at 123 s.
+        device: the recorder or its name, one of `devices.DEVICES`.
+
+    Raises:
+        InputError: unknown device, or a time outside the record.
+    """
+    reach_s = MARGIN_S - _SETTLING_S
+    if not (start_s >= -reach_s and start_s + duration_s <= _RECORD_S + reach_s and duration_s >= 1):
+        raise InputError(
+            f"ECG of {duration_s} s from {start_s} s; expected at least 1 s between {-reach_s:g} "
+            f"and {_RECORD_S + reach_s:g} s"
+        )
+    device = find_device(device)
+    skin = render_ecg(
+        patient_beats(patient),
+        patient.ecg_shape,
+        start_s=start_s - _SETTLING_S,
+        duration_s=duration_s + 2 * _SETTLING_S,
+    )
+    recorded = record_ecg(skin, device, np.random.default_rng((patient.seed, 2)))
+    return recorded.crop(start_s, start_s + duration_s)
+
+
 def simulate_clip(
     patient: Patient,
     *,
@@ -197,6 +221,7 @@ def simulate_clip(
     start_s: float = 0.0,
     ecg_margin_s: float = 2.0,
     with_masks: bool = True,
+    device: EcgDevice | str = HOSPITAL,
 ) -> PairedClip:
     """Renders a patient: pictures, ECG on the same clock, masks and truth.
 
@@ -208,6 +233,7 @@ def simulate_clip(
         start_s: when in the patient's record the clip starts; the clip's clock is 0 there.
         ecg_margin_s: ECG before and after the clip.
         with_masks: also make the masks.
+        device: the ECG recorder or its name, one of `devices.DEVICES`.
 
     Raises:
         InputError: an argument outside its range.
@@ -217,24 +243,11 @@ def simulate_clip(
         raise InputError(f"start is {start_s} s; expected 0 to 60")
     if not 0 <= ecg_margin_s <= MARGIN_S - 1:
         raise InputError(f"ECG margin is {ecg_margin_s} s; expected 0 to {MARGIN_S - 1:g}")
-    beats = simulate_beats(
-        np.random.default_rng((patient.seed, 1)),
-        patient.rhythm,
-        heart_rate_bpm=patient.heart_rate_bpm,
-        duration_s=120.0 + MARGIN_S,
-        qtc_s=patient.qtc_s,
-        pr_s=patient.pr_s,
-        respiration_hz=patient.respiration_hz,
-    )
+    device = find_device(device)
+    beats = patient_beats(patient)
     curve = simulate_volume(beats, edv_ml=patient.edv_ml, ef=patient.ef_percent / 100)
-    ecg = render_ecg(
-        np.random.default_rng((patient.seed, 2)),
-        beats,
-        patient.ecg_shape,
-        patient.ecg_noise,
-        start_s=start_s - ecg_margin_s,
-        duration_s=seconds + 2 * ecg_margin_s,
-    ).shifted(-ecg_margin_s)
+    ecg_start_s, ecg_duration_s = start_s - ecg_margin_s, seconds + 2 * ecg_margin_s
+    ecg = simulate_ecg(patient, start_s=ecg_start_s, duration_s=ecg_duration_s, device=device).shifted(-ecg_margin_s)
     scanner = Scanner(HeartPlane(patient.anatomy), patient.imaging, np.random.default_rng((patient.seed, 3)), size)
     times = start_s + np.arange(round(seconds * fps)) / fps
     states = [_state(patient, curve, float(time)) for time in times]
@@ -243,7 +256,14 @@ def simulate_clip(
     truth = _truth(patient, beats, curve, start_s, start_s + len(times) / fps)
     truth["lv_volume_ml"] = [round(state.volume_ml, 3) for state in states]
     name = f"phantom-{patient.seed:07d}"
-    clip = EchoClip(frames, fps=fps, view=patient.view, ecg=ecg, provenance={"source": "phantom", "seed": patient.seed})
+    provenance = {
+        "source": "phantom",
+        "phantom_version": PHANTOM_VERSION,
+        "seed": patient.seed,
+        "ecg_device": device.name,
+        "ecg_ef_link": str(patient.link),
+    }
+    clip = EchoClip(frames, fps=fps, view=patient.view, ecg=ecg, provenance=provenance)
     return PairedClip(clip=clip, masks=masks, truth=truth, id=name, subject=name)
 
 

@@ -34,6 +34,10 @@ class Imaging:
         dropout_center_rad, dropout_width_rad, dropout_db: loss around one beam direction.
         edge_loss_db: loss at both edges of the sector.
         attenuation_db: left-over loss from top to bottom after time-gain compensation.
+        compounding: share of the power that comes from looks with independent speckle, whose mean is smooth.
+        near_loss_db: loss at the transducer's face, fading over centimetres.
+        gamma: exponent of the grey map.
+        top: share of the picture's height above the sector's tip.
         tissue_db: level of the tissue around the heart relative to muscle.
         scatterers_per_cm2: density.
     """
@@ -47,12 +51,16 @@ class Imaging:
     lateral_rad: float = 0.016
     focus_cm: float = 7.0
     noise_db: float = 26.0
-    haze_db: float = -2.0
+    haze_db: float = -6.0
     dropout_center_rad: float = 0.3
     dropout_width_rad: float = 0.1
     dropout_db: float = 8.0
     edge_loss_db: float = 8.0
     attenuation_db: float = 6.0
+    compounding: float = 0.4
+    near_loss_db: float = 10.0
+    gamma: float = 1.6
+    top: float = 0.04
     tissue_db: float = -6.0
     scatterers_per_cm2: float = 150.0
 
@@ -70,6 +78,7 @@ class Scanner:
         self._beam_step = float(self.beam_rad[1] - self.beam_rad[0])
         self._scatter(rng)
         self._polar_curves(rng)
+        self._scales()
         self._scan_grid(size)
 
     def _scatter(self, rng: np.random.Generator) -> None:
@@ -92,13 +101,13 @@ class Scanner:
             around = heart.label(x + du, z + dz, rest)
             near_blood |= (around != BACKGROUND) & (around != LV_MYOCARDIUM)
         strength = np.where(near_blood & (labels == BACKGROUND), 1.3, strength)
-        strength = np.where(near_blood & (labels == LV_MYOCARDIUM), 1.4, strength)
+        strength = np.where(near_blood & (labels == LV_MYOCARDIUM), 1.1, strength)
         deep = np.clip((points[1] - a.length_cm - 0.9 * a.la_height_cm) / 1.0, 0, 1)
         strength *= 1 + 1.6 * deep * (labels == BACKGROUND)
         lateral_edge = (np.abs(points[0]) > heart.radius_ed + a.wall_cm + 0.05) & (points[1] > 0.2 * a.length_cm)
         shell = np.abs(points[0]) < heart.radius_ed + a.wall_cm + 0.35
         strength *= np.where(lateral_edge & shell & (points[0] > 0), 1.8, 1.0)
-        strength *= _texture(rng, points)
+        strength *= _texture(rng, points) * _texture(rng, 0.6 * points)
         self._points = points.astype(np.float32)
         self._echo = (strength * rng.standard_normal(x.size)).astype(np.float32)
         self._leaflet_echo = (1.5 * rng.standard_normal(_LEAFLET_POINTS * (4 if a.view == "a4c" else 2))).astype(
@@ -113,26 +122,40 @@ class Scanner:
             r / i.depth_cm * 2, 0, 1
         )
         streaks = gaussian_filter1d(rng.standard_normal(NUM_BEAMS), 3.0) * 4.0
-        loss = i.edge_loss_db * edge + i.dropout_db * dropout + i.attenuation_db * r / i.depth_cm + streaks[None, :]
+        near = i.near_loss_db * np.exp(-r / 2.0)
+        loss = i.edge_loss_db * edge + i.dropout_db * dropout + i.attenuation_db * r / i.depth_cm + near + streaks
         self._gain = (10 ** (-loss / 20)).astype(np.float32)
         self._noise = (10 ** (-(i.noise_db - 5 * r / i.depth_cm) / 20) * np.ones_like(b)).astype(np.float32)
-        haze = 10 ** (i.haze_db / 20) * np.exp(-r / 1.1) * (1 + 0.5 * np.cos(2 * np.pi * r / 0.9))
+        haze = 10 ** (i.haze_db / 20) * np.exp(-r / 2.5) * (1 + 0.25 * np.cos(2 * np.pi * r / 0.9))
         clutter = rng.standard_normal((2, NUM_RANGES, NUM_BEAMS))
-        clutter = gaussian_filter1d(gaussian_filter1d(clutter, 1.2, axis=1), 3.0, axis=2)
+        clutter = gaussian_filter1d(gaussian_filter1d(clutter, 0.5, axis=1), 0.8, axis=2)
         self._clutter = (haze * clutter / clutter.std()).astype(np.float32)
         far = np.abs(self.range_cm - i.focus_cm) / i.focus_cm
         self._far = np.clip(far, 0, 1)[None, :, None].astype(np.float32)
 
+    def _scales(self) -> None:
+        """Scales that give developed speckle of muscle unit variance at every depth, and its mean power."""
+        i = self.imaging
+        per_cell = np.maximum(i.scatterers_per_cm2 * self._range_step * self._beam_step * self.range_cm, 1e-3)
+        kernel = 1 / (4 * np.pi * (i.axial_cm / self._range_step) * (i.lateral_rad / self._beam_step))
+        self._field_scale = (1 / np.sqrt(0.5 * per_cell * kernel))[:, None].astype(np.float32)
+        self._power_scale = (2 / per_cell)[:, None].astype(np.float32)
+
     def _scan_grid(self, size: tuple[int, int]) -> None:
-        """Polar coordinates of every pixel: the sector's tip is at the top centre and its depth fills the height."""
+        """Polar coordinates of every pixel: the sector's tip is near the top centre, its depth fills the rest."""
         height, width = size
-        spacing = self.imaging.depth_cm / (height - 1) * 1.02
-        z = np.arange(height) * spacing
+        spacing = self.imaging.depth_cm / ((height - 1) * (1.0 - self.imaging.top))
+        z = (np.arange(height) - self.imaging.top * height) * spacing
         x = (np.arange(width) - (width - 1) / 2) * spacing
         self.pixel_x, self.pixel_z = np.meshgrid(x, z)
         self.spacing_cm = spacing
         r, angle = np.hypot(self.pixel_x, self.pixel_z), np.arctan2(self.pixel_x, np.maximum(self.pixel_z, 1e-6))
-        self.inside = (r <= self.imaging.depth_cm) & (np.abs(angle) <= self.imaging.sector_rad / 2) & (r > 0.12)
+        self.inside = (
+            (r <= self.imaging.depth_cm)
+            & (np.abs(angle) <= self.imaging.sector_rad / 2)
+            & (r > 0.12)
+            & (self.pixel_z > 0)
+        )
         rows = r / self._range_step - 0.5
         columns = (angle - self.beam_rad[0]) / self._beam_step
         self._coordinates = np.stack([rows[self.inside], columns[self.inside]])
@@ -157,40 +180,30 @@ class Scanner:
         where = (row * NUM_BEAMS + column)[seen]
         phase = (4 * np.pi / i.wavelength_cm) * r[seen]
         cells = NUM_RANGES * NUM_BEAMS
-        field = (
-            np.stack(
-                [
-                    np.bincount(where, echo[seen] * np.cos(phase), cells),
-                    np.bincount(where, echo[seen] * np.sin(phase), cells),
-                ]
-            )
-            .reshape(2, NUM_RANGES, NUM_BEAMS)
-            .astype(np.float32)
-        )
-        field = gaussian_filter1d(field, i.axial_cm / self._range_step, axis=1, truncate=3.0)
-        sigma = i.lateral_rad / self._beam_step
-        near = gaussian_filter1d(field, sigma, axis=2, truncate=3.0)
-        wide = gaussian_filter1d(near, 1.5 * sigma, axis=2, truncate=3.0)
-        field = near + self._far * (wide - near)
-        field *= self._norm() * self._gain
+        weights = (echo[seen] * np.cos(phase), echo[seen] * np.sin(phase), echo[seen] ** 2)
+        polar = np.stack([np.bincount(where, weight, cells) for weight in weights])
+        polar = polar.reshape(3, NUM_RANGES, NUM_BEAMS).astype(np.float32)
+        field = self._blur(polar[:2], 1.0) * (self._field_scale * self._gain)
+        mean_power = self._blur(polar[2:], np.sqrt(0.5))[0] * (self._power_scale * self._gain**2)
         noise = rng.standard_normal(field.shape, dtype=np.float32)
-        noise = gaussian_filter1d(noise, 0.8, axis=2) * 1.6
+        noise = gaussian_filter1d(noise, 0.5, axis=2) * 1.3
         field += self._noise * noise + self._clutter
-        level = 10 * np.log10(field[0] ** 2 + field[1] ** 2 + 1e-9)
+        power = (1 - i.compounding) * (field**2).sum(axis=0) + i.compounding * mean_power
+        level = 10 * np.log10(power + 1e-9)
         picture = np.clip(1 + (level - i.gain_db) / i.dynamic_range_db, 0, 1)
-        picture = gaussian_filter1d(gaussian_filter1d(picture, 0.7, axis=0), 0.7, axis=1)
+        picture = gaussian_filter1d(gaussian_filter1d(picture, 0.5, axis=0), 0.5, axis=1)
         out = np.zeros(self.inside.shape, np.float32)
         out[self.inside] = map_coordinates(picture, self._coordinates, order=1, mode="nearest")
-        return np.rint(255 * out**1.25).astype(np.uint8)
+        return np.rint(255 * out**i.gamma).astype(np.uint8)
 
-    def _norm(self) -> np.ndarray:
-        """Scales the field so that developed speckle of muscle has unit variance at every depth."""
+    def _blur(self, polar: np.ndarray, width: float) -> np.ndarray:
+        """The point spread function on (channels, ranges, beams); its square, for power, is narrower by √2."""
         i = self.imaging
-        cell_area = self._range_step * self._beam_step * self.range_cm
-        per_cell = np.maximum(i.scatterers_per_cm2 * cell_area, 1e-3)
-        sigma_r, sigma_b = i.axial_cm / self._range_step, i.lateral_rad / self._beam_step
-        kernel = 1 / (4 * np.pi * sigma_r * sigma_b)
-        return (1 / np.sqrt(0.5 * per_cell * kernel))[None, :, None].astype(np.float32)
+        sigma = width * i.lateral_rad / self._beam_step
+        polar = gaussian_filter1d(polar, width * i.axial_cm / self._range_step, axis=1, truncate=3.0)
+        near = gaussian_filter1d(polar, sigma, axis=2, truncate=3.0)
+        wide = gaussian_filter1d(near, 1.5 * sigma, axis=2, truncate=3.0)
+        return near + self._far * (wide - near)
 
     def masks(self, state: HeartState) -> np.ndarray:
         """Truth at one instant, uint8 (height, width) of `axes.MASK_CLASSES`; background outside the sector."""
