@@ -4,54 +4,44 @@
 SET/manifest.jsonl           one JSON object a line, one line a clip, sorted by id
 SET/clips/<id>.npy           uint8 (frames, height, width)
 SET/clips/<id>.masks.npy     uint8 of the same shape, classes of `axes.MASK_CLASSES` (optional)
-SET/ecg/<id>.hea, <id>.dat   WFDB record, 16 bit, millivolts
+SET/ecg/<id>.hea, <id>.dat   WFDB record, 16 bit, millivolts (a clip without ECG has none)
 ```
 
+Large sets hold the same files in `shard-*.tar` (see `shards.py`) and are read the same way.
 The clock of a set starts at frame 0 of each clip. A set may come from anywhere, so every name,
 size and type in it is checked before it is used.
 """
 
-import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
+from echopulse.io.manifest import CLIP_ID, MANIFEST, read_manifest, write_manifest
+from echopulse.io.shards import Member, index_shards
 from echopulse.io.video import read_npy_header, whole_file
 from echopulse.signals import EcgSignal, EchoClip, PairedClip
 
-MANIFEST = "manifest.jsonl"
+__all__ = [
+    "MANIFEST",
+    "PreparedSet",
+    "read_manifest",
+    "write_clip_files",
+    "write_manifest",
+    "write_set_clip",
+    "write_wfdb",
+]
+
 ADC_UNITS_PER_MV = 1000
 """Gain of the written ECG: steps of 1 uV, up to 32.7 mV; less only for a signal that would not fit."""
 ADC_LIMIT = 32767
 MAX_LEADS = 64
 MAX_ECG_VALUES = 100_000_000
-
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "id": (str,),
-    "subject": (str,),
-    "split": (str,),
-    "source": (str,),
-    "view": (str,),
-    "video": (str,),
-    "ecg": (str,),
-    "num_frames": (int,),
-    "fps": (int, float),
-    "ecg_start_s": (int, float),
-}
-_OPTIONAL: dict[str, tuple[tuple[type, ...], Any]] = {
-    "exam": ((str,), ""),
-    "masks": ((str, type(None)), None),
-    "frame_times_s": ((list, type(None)), None),
-    "truth": ((dict,), {}),
-    "provenance": ((dict,), {}),
-}
 
 
 def write_set_clip(folder: str | Path, paired: PairedClip, source: str, exam: str = "") -> dict[str, Any]:
@@ -72,87 +62,82 @@ def write_set_clip(folder: str | Path, paired: PairedClip, source: str, exam: st
     Raises:
         InputError: an id that cannot name a WFDB record, or an ECG that does not fit 16 bits.
     """
-    folder, clip, ecg, name = Path(folder), paired.clip, paired.clip.ecg, paired.id
-    assert ecg is not None  # PairedClip promises it
-    if not _ID.fullmatch(name) or "." in name:
+    return write_clip_files(
+        folder,
+        paired.clip,
+        name=paired.id,
+        subject=paired.subject,
+        split=paired.split,
+        source=source,
+        exam=exam,
+        masks=paired.masks,
+        truth=paired.truth,
+    )
+
+
+def write_clip_files(
+    folder: str | Path,
+    clip: EchoClip,
+    *,
+    name: str,
+    subject: str,
+    split: str,
+    source: str,
+    exam: str = "",
+    masks: np.ndarray | None = None,
+    truth: dict[str, Any] | None = None,
+    frame_times_s: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Writes one clip of a set, with or without an ECG; `write_set_clip` is the way for pairs.
+
+    Args:
+        folder: the set; made if missing.
+        clip: the video; its ECG is left out where it has none.
+        name: id of the clip.
+        subject: name of the patient.
+        split: `train`, `val`, `test` or empty.
+        source: the data set or simulator that it comes from.
+        exam: name of the examination, where one is known.
+        masks: uint8 of the shape of the frames, where known.
+        truth: what is known; plain JSON values.
+        frame_times_s: seconds from frame 0, where they are not `i / fps`.
+
+    Returns:
+        The line for `write_manifest`.
+
+    Raises:
+        InputError: an id that cannot name a WFDB record, or an ECG that does not fit 16 bits.
+    """
+    folder, ecg = Path(folder), clip.ecg
+    if not CLIP_ID.fullmatch(name) or "." in name:
         raise InputError(f"clip id {name!r}: expected letters, digits, _ and - only, as WFDB record names; rename it")
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    (folder / "ecg").mkdir(exist_ok=True)
     _write_array(folder / f"clips/{name}.npy", clip.frames)
-    if paired.masks is not None:
-        _write_array(folder / f"clips/{name}.masks.npy", _checked_masks(paired.masks, name))
-    write_wfdb(folder / "ecg", name, ecg)
-    return {
+    if masks is not None:
+        _write_array(folder / f"clips/{name}.masks.npy", _checked_masks(masks, name))
+    if ecg is not None:
+        (folder / "ecg").mkdir(exist_ok=True)
+        write_wfdb(folder / "ecg", name, ecg)
+    line = {
         "id": name,
-        "subject": paired.subject,
+        "subject": subject,
         "exam": exam,
-        "split": paired.split,
+        "split": split,
         "source": source,
         "view": clip.view,
         "video": f"clips/{name}.npy",
-        "masks": None if paired.masks is None else f"clips/{name}.masks.npy",
-        "ecg": f"ecg/{name}",
+        "masks": None if masks is None else f"clips/{name}.masks.npy",
+        "ecg": None if ecg is None else f"ecg/{name}",
         "num_frames": clip.num_frames,
         "fps": clip.fps,
-        "ecg_start_s": ecg.start_s - clip.start_s,
+        "ecg_start_s": 0.0 if ecg is None else ecg.start_s - clip.start_s,
         "truth": {
             key: [time_s - clip.start_s for time_s in value] if key.endswith("_times_s") and value else value
-            for key, value in paired.truth.items()
+            for key, value in (truth or {}).items()
         },
         "provenance": dict(clip.provenance),
     }
-
-
-def write_manifest(folder: str | Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes `manifest.jsonl`, sorted by id, under a temporary name and renamed.
-
-    Raises:
-        InputError: a line that `read_manifest` would refuse.
-    """
-    path = Path(folder) / MANIFEST
-    ordered = sorted(lines, key=lambda line: str(line.get("id")))
-    _check_lines([(f"manifest line of {line.get('id')!r}", dict(line)) for line in ordered])
-    try:
-        text = "".join(json.dumps(dict(line), allow_nan=False) + "\n" for line in ordered)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: truth and provenance hold plain finite JSON values only ({error})") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
-
-
-def read_manifest(folder: str | Path) -> list[dict[str, Any]]:
-    """Reads and checks the manifest of a set; optional fields are filled in.
-
-    Raises:
-        InputError: no such set, a line that is not JSON, a missing or wrong field, a path that
-            leaves the set, an id twice, or a subject in two splits.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a prepared set (make one with simulate or prepare)")
-    path = folder / MANIFEST
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: no {MANIFEST} in it; expected a prepared set (simulate or prepare)") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    numbered = []
-    for number, row in enumerate(text.split("\n"), start=1):
-        if not row.strip():
-            continue
-        try:
-            value = json.loads(row, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} line {number}: not valid JSON ({error}); expected one object a line") from error
-        if not isinstance(value, dict):
-            raise InputError(f"{path} line {number}: got {type(value).__name__}, expected a JSON object")
-        numbered.append((f"{path} line {number}", value))
-    if not numbered:
-        raise InputError(f"{path}: no clips in it; expected at least one line")
-    return _check_lines(numbered)
+    return line if frame_times_s is None else line | {"frame_times_s": list(frame_times_s)}
 
 
 class PreparedSet:
@@ -168,6 +153,7 @@ class PreparedSet:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._lines = read_manifest(self.folder)
+        self._members = index_shards(self.folder)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -215,12 +201,21 @@ class PreparedSet:
         """ECG of clip `i` on the clock of its frames.
 
         Raises:
-            InputError: missing or broken record, or units other than millivolts.
+            InputError: no ECG, a missing or broken record, or units other than millivolts.
         """
         line = self._lines[i]
-        for ending in (".hea", ".dat"):
-            self._file(line["ecg"] + ending)
-        return _read_wfdb(self.folder / line["ecg"], line["ecg_start_s"])
+        if line["ecg"] is None:
+            raise InputError(
+                f"{self.folder}: clip {line['id']} has no ECG; its set can train a tokenizer, no generator"
+            )
+        members = [self._file(line["ecg"] + ending) for ending in (".hea", ".dat")]
+        name, start_s = PurePosixPath(line["ecg"]).name, line["ecg_start_s"]
+        if all(member.offset == 0 for member in members):
+            return _read_wfdb(self.folder / line["ecg"], start_s)
+        with TemporaryDirectory() as folder:
+            for member, ending in zip(members, (".hea", ".dat"), strict=True):
+                (Path(folder) / f"{name}{ending}").write_bytes(member.read())
+            return _read_wfdb(Path(folder) / name, start_s)
 
     def clip(self, i: int) -> PairedClip:
         """Clip `i` with ECG, masks and truth, loaded.
@@ -245,81 +240,16 @@ class PreparedSet:
             split=line["split"],
         )
 
-    def _file(self, relative: str) -> Path:
+    def _file(self, relative: str) -> Member:
         path = (self.folder / relative).resolve()
         if not path.is_relative_to(self.folder.resolve()):
             raise InputError(f"{self.folder}: {relative} is a link that leaves the set; copy the file into it")
-        if not path.is_file():
+        if path.is_file():
+            return Member(path, 0, path.stat().st_size)
+        member = self._members.get(PurePosixPath(relative).name)
+        if member is None:
             raise InputError(f"{self.folder}: no file {relative}, which its manifest names; prepare the set again")
-        return path
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _check_lines(numbered: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    lines, seen, split_of = [], set(), {}
-    for where, line in numbered:
-        line = _checked_line(line, where)
-        if line["id"] in seen:
-            raise InputError(f"{where}: id {line['id']} comes twice; expected every id once")
-        seen.add(line["id"])
-        if line["subject"] and split_of.setdefault(line["subject"], line["split"]) != line["split"]:
-            raise InputError(
-                f"{where}: subject {line['subject']} is in the splits {split_of[line['subject']]!r} and "
-                f"{line['split']!r}; expected every subject in one"
-            )
-        lines.append(line)
-    return lines
-
-
-def _checked_line(line: dict[str, Any], where: str) -> dict[str, Any]:
-    missing = [name for name in _FIELDS if name not in line]
-    if missing:
-        raise InputError(f"{where}: missing field {', '.join(missing)}")
-    line = {**{name: default for name, (_, default) in _OPTIONAL.items()}, **line}
-    for name, kinds in (_FIELDS | {name: kinds for name, (kinds, _) in _OPTIONAL.items()}).items():
-        if type(line[name]) not in kinds:
-            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise InputError(f"{where}: {name} is {str(line[name])[:60]!r}, expected {expected}")
-    if not _ID.fullmatch(line["id"]):
-        raise InputError(f"{where}: id is {line['id'][:60]!r}, expected letters, digits, _ . - (not first a dot)")
-    for name in ("video", "masks", "ecg"):
-        path = line[name]
-        if path is not None and not _stays_inside(path):
-            raise InputError(f"{where}: {name} is {path[:60]!r}, expected a path inside the set, such as clips/a.npy")
-    if line["num_frames"] < 1:
-        raise InputError(f"{where}: num_frames is {line['num_frames']}, expected 1 or more")
-    if not (_is_finite(line["fps"]) and line["fps"] > 0):
-        raise InputError(f"{where}: fps is {line['fps']}, expected a positive number")
-    if not _is_finite(line["ecg_start_s"]):
-        raise InputError(f"{where}: ecg_start_s is {line['ecg_start_s']}, expected seconds")
-    if line["frame_times_s"] is not None:
-        _check_frame_times(line, where)
-    return line
-
-
-def _check_frame_times(line: dict[str, Any], where: str) -> None:
-    times, fps = line["frame_times_s"], float(line["fps"])
-    if len(times) != line["num_frames"] or not all(type(t) in (int, float) and _is_finite(t) for t in times):
-        raise InputError(f"{where}: frame_times_s is not {line['num_frames']} finite numbers, one a frame")
-    if any(abs(t - i / fps) > 0.5 / fps for i, t in enumerate(times)):
-        raise InputError(
-            f"{where}: frame_times_s leave i / fps by more than half a frame; resample the clip to an even rate"
-        )
-
-
-def _is_finite(number: int | float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:
-        return False
-
-
-def _stays_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and not re.search(r"[\\:\x00-\x1f]", path)
+        return member
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
@@ -327,16 +257,18 @@ def _write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _map_array(path: Path) -> np.ndarray:
+def _map_array(member: Member) -> np.ndarray:
+    path = member.path
     try:
         with path.open("rb") as file:
+            file.seek(member.offset)
             shape, fortran, dtype = read_npy_header(file)
             offset = file.tell()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a complete .npy array; prepare the set again") from error
     if dtype != np.uint8 or len(shape) != 3 or min(shape) < 1:
         raise InputError(f"{path}: {dtype} of shape {shape}; expected uint8 of shape (frames, height, width)")
-    if path.stat().st_size < offset + math.prod(shape):
+    if member.offset + member.size < offset + math.prod(shape):
         raise InputError(f"{path}: shorter than its shape {shape} says; expected a complete .npy array")
     return np.memmap(path, np.uint8, "r", offset, shape, "F" if fortran else "C")
 

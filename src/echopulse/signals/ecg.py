@@ -22,6 +22,9 @@ class EcgSignal:
         start_s: time of the first sample in seconds, on the clock of the paired video.
         source: where it came from (a file name, "phantom", ...).
         format: name of the format it was read from.
+        notes: what the reader did beyond reading, one short sentence each.
+        gaps_s: times without a measurement in some lead, (from, to) in seconds on the ECG's clock; a
+            straight line bridges them.
     """
 
     samples_mv: np.ndarray
@@ -30,6 +33,8 @@ class EcgSignal:
     start_s: float = 0.0
     source: str = ""
     format: str = "array"
+    notes: tuple[str, ...] = ()
+    gaps_s: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         samples = np.array(self.samples_mv, dtype=np.float32, copy=True)
@@ -99,13 +104,14 @@ class EcgSignal:
             raise InputError(
                 f"no ECG between {start_s:g} and {end_s:g} s; it covers {self.start_s:g} to {self.end_s:g} s"
             )
-        return replace(
-            self, samples_mv=self.samples_mv[:, first:last], start_s=self.start_s + first / self.sampling_rate_hz
-        )
+        start, end = (self.start_s + index / self.sampling_rate_hz for index in (first, last))
+        gaps = tuple((max(low, start), min(high, end)) for low, high in self.gaps_s if low < end and high > start)
+        return replace(self, samples_mv=self.samples_mv[:, first:last], start_s=start, gaps_s=gaps)
 
     def shifted(self, start_s: float) -> "EcgSignal":
         """The same samples with another time for the first one."""
-        return replace(self, start_s=start_s)
+        gaps = tuple((low + start_s - self.start_s, high + start_s - self.start_s) for low, high in self.gaps_s)
+        return replace(self, start_s=start_s, gaps_s=gaps)
 
     def sha256(self) -> str:
         """Hash of samples, leads and rate: the identity that provenance records."""

@@ -1,6 +1,8 @@
-"""Lead names: the spellings that recorders use, brought to one."""
+"""Lead names, brought to one spelling, and the limb leads that follow from I and II."""
 
 import re
+
+import numpy as np
 
 from echopulse.axes import STANDARD_LEADS
 
@@ -53,3 +55,30 @@ def unique_leads(names: list[str]) -> tuple[str, ...]:
             candidate = f"{base}_{count}"
         result.append(candidate)
     return tuple(result)
+
+
+def derive_limb_leads(leads: tuple[str, ...], samples: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Adds III, aVR, aVL and aVF where only I, II and V1 to V6 are stored, by Einthoven and Goldberger.
+
+    Args:
+        leads: normalized names.
+        samples: shape (leads, samples).
+
+    Returns:
+        The 12 standard leads in their usual order, then all others; or what was given where leads are
+        missing that cannot be derived, or none is missing.
+    """
+    rows = {name: row.astype(np.float64) for name, row in zip(leads, samples, strict=True)}
+    missing = [name for name in STANDARD_LEADS if name not in rows]
+    if not missing or not set(missing) <= {"III", "aVR", "aVL", "aVF"}:
+        return leads, samples
+    first, second = rows["I"], rows["II"]
+    limb = {
+        "III": second - first,
+        "aVR": -(first + second) / 2,
+        "aVL": first - second / 2,
+        "aVF": second - first / 2,
+    }
+    complete = limb | rows
+    names = (*STANDARD_LEADS, *(name for name in leads if name not in STANDARD_LEADS))
+    return names, np.stack([complete[name] for name in names])

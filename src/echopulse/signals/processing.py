@@ -24,6 +24,9 @@ BAND_HZ = (0.67, 40.0)
 FLAT_MV = 0.02
 """Peak-to-peak amplitude under which a cleaned lead counts as flat."""
 
+SATURATED_S = 0.04
+"""A lead that stays at its highest or lowest value for this long was cut off by the recorder."""
+
 IMPLAUSIBLE_MV = 30.0
 """Peak-to-peak amplitude above which the unit is doubted."""
 
@@ -220,8 +223,27 @@ def assess_quality(ecg: EcgSignal) -> EcgQuality:
     flat = [name for name, value in zip(ecg.leads, swing, strict=True) if value < FLAT_MV]
     if flat:
         fair.append(f"flat leads: {', '.join(flat)}")
+    saturated = [name for name, lead in zip(ecg.leads, ecg.samples_mv, strict=True) if _is_saturated(lead, ecg)]
+    if saturated:
+        fair.append(f"saturated leads: {', '.join(saturated)}")
+    if ecg.gaps_s:
+        missing_s = sum(end - start for start, end in ecg.gaps_s)
+        fair.append(f"gaps in the recording: {len(ecg.gaps_s)}, {missing_s:.3g} s in all")
     verdict = "poor" if poor else "fair" if fair else "good"
     return EcgQuality(verdict, tuple(poor + fair), heart_rate, times)
+
+
+def _is_saturated(lead: np.ndarray, ecg: EcgSignal) -> bool:
+    """Whether a lead of raw samples rests on its own extreme; a flat lead does not count."""
+    low, high = lead.min(), lead.max()
+    longest = max(_longest_run(lead == extreme) for extreme in (low, high))
+    return bool(high - low >= FLAT_MV and longest >= max(5, SATURATED_S * ecg.sampling_rate_hz))
+
+
+def _longest_run(mask: np.ndarray) -> int:
+    """Most True values in a row."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
+    return int(np.diff(edges)[::2].max(initial=0))
 
 
 def _band_pass(band_hz: tuple[float, float], rate: float) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 The header is translated and some languages write decimal commas, so nothing is looked up by name:
 a line that is one number is a sample, everything before the first is header, and the rate is the
-first header value that is a number followed by a unit.
+first header value that is a number followed by a unit. Where the unit of the samples is translated, too,
+it is microvolts, which Apple always writes.
 """
 
 import csv
@@ -16,14 +17,16 @@ from echopulse.io.ecg_formats.channels import check_size, millivolts_per, wanted
 from echopulse.signals.ecg import EcgSignal
 
 _SAMPLE = re.compile(r"\s*[+-]?\d+(?:[.,]\d+)?\s*")
-_RATE = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*[^\W\d_]+\.?\s*")
+_RATE = re.compile(r"\s*(\d+(?:[.,]\d+)?)\s*[^\W\d_][^\d\s]*\s*")
 _HEADER_LINES = 40
+_MIN_VALUES = 6
+_MILLIVOLTS = 1e-3
 
 
 def is_apple(text: str) -> bool:
-    """Whether a text begins like an Apple Watch ECG: a header with a rate and a unit, then one number a line."""
+    """Whether a text begins like an Apple Watch ECG: a header with a rate, then one number a line."""
     header = _header(text.splitlines()[:_HEADER_LINES])
-    return _rate(header) is not None and _unit(header) is not None
+    return _rate(header) is not None and (_unit(header) is not None or len(_values(header)) >= _MIN_VALUES)
 
 
 def read(path: Path, text: str, max_duration_s: float | None) -> EcgSignal:
@@ -39,8 +42,8 @@ def read(path: Path, text: str, max_duration_s: float | None) -> EcgSignal:
     """
     lines = text.splitlines()
     header = _header(lines[:_HEADER_LINES])
-    rate, scale = _rate(header), _unit(header)
-    assert rate is not None and scale is not None, "is_apple was asked first"
+    rate, scale = _rate(header), _unit(header) or _MILLIVOLTS
+    assert rate is not None, "is_apple was asked first"
     body = [(number, line) for number, line in enumerate(lines[len(header) :], len(header) + 1) if line.strip()]
     body = body[: wanted_samples(len(body), rate, max_duration_s)]
     check_size(path, 1, len(body))

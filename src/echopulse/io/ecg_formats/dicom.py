@@ -3,21 +3,25 @@
 Reference: DICOM PS3.3 section C.10.9; lead codes of SCP-ECG (EN 1064) and ISO/IEEE 11073-10102.
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from echopulse.errors import InputError
-from echopulse.io.ecg_formats.channels import check_size, millivolts_per, wanted_samples
+from echopulse.io.ecg_formats.channels import LEAD_NUMBERS, check_size, millivolts_per, wanted_samples
 from echopulse.signals.ecg import EcgSignal
 from echopulse.signals.leads import unique_leads
 
-_LEAD_NUMBERS = {
-    **{1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"},
-    **{number + 2: f"V{number}" for number in range(1, 8)},
-    **{11: "V3R", 12: "V4R", 13: "V5R", 14: "V6R", 16: "X", 17: "Y", 18: "Z", 66: "V8", 67: "V9"},
-}
+_MAX_BYTES = 1 << 28
+_MAX_DEFLATED_BYTES = 1 << 19  # deflate packs at most 1032 bytes into one
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins like DICOM."""
+    return head[128:132] == b"DICM"
 
 
 def read(path: Path, max_duration_s: float | None) -> EcgSignal:
@@ -30,10 +34,9 @@ def read(path: Path, max_duration_s: float | None) -> EcgSignal:
     Raises:
         InputError: no waveform, or a damaged one.
     """
-    import pydicom
     from pydicom.waveforms.numpy_handler import multiplex_array
 
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    dataset = _dataset(path)
     groups = list(dataset.get("WaveformSequence") or [])
     if not groups:
         raise InputError(f"{path}: this DICOM file holds no waveform; expected an ECG object")
@@ -68,6 +71,18 @@ def read(path: Path, max_duration_s: float | None) -> EcgSignal:
     )
 
 
+def _dataset(path: Path) -> Any:
+    """Everything before the pixels, read from memory: lengths that a damaged file invents then cost nothing."""
+    import pydicom
+
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes; expected at most {_MAX_BYTES} of a waveform object")
+    content = path.read_bytes()
+    if _DEFLATED in content[:1024] and len(content) > _MAX_DEFLATED_BYTES:
+        raise InputError(f"{path}: deflated to {len(content)} bytes; expected at most {_MAX_DEFLATED_BYTES}")
+    return pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
+
+
 def _duration_s(group: Any) -> float:
     return int(group.NumberOfWaveformSamples) / float(group.SamplingFrequency)
 
@@ -92,7 +107,7 @@ def _lead_name(channel: Any) -> str:
     number = code.replace("5.6.3-9-", "").replace("2:", "")
     if number.isdigit():
         value = int(number)
-        lead = _LEAD_NUMBERS.get(value - (2 << 16) if value > 2 << 16 else value)
+        lead = LEAD_NUMBERS.get(value - (2 << 16) if value > 2 << 16 else value)
         if lead:
             return lead
     return str(source[0].get("CodeMeaning", "")) or str(channel.get("ChannelLabel", ""))

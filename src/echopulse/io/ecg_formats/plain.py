@@ -51,7 +51,7 @@ def read_csv(
     delimiter = _delimiter(lines[:2])
     named = not _is_row(lines[0], delimiter)
     body = lines[1:] if named else lines
-    body = body[: wanted_samples(len(body), sampling_rate_hz, max_duration_s)]
+    body = body[: wanted_samples(len(body), sampling_rate_hz, max_duration_s)]  # so that no more is parsed
     if delimiter in (";", "\t"):
         body = [line.replace(",", ".") for line in body]
     try:
@@ -66,7 +66,7 @@ def read_csv(
             raise InputError(f"{path}: {len(names)} names in the first line for {table.shape[1]} columns")
         kept = [index for index, name in enumerate(names) if not _CLOCK.fullmatch(name)]
         table, names = table[:, kept], [names[index] for index in kept]
-    return _signal(path, table.T, names, sampling_rate_hz, leads, "csv")
+    return table_signal(path, table.T, names, sampling_rate_hz, leads, "csv", max_duration_s)
 
 
 def read_npy(
@@ -89,16 +89,38 @@ def read_npy(
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf" or array.size == 0:
         raise InputError(f"{path}: {array.dtype} of shape {array.shape}; expected real numbers, (leads, samples)")
     rows = array[None] if array.ndim == 1 else array if array.shape[1] >= array.shape[0] else array.T
-    rows = rows[:, : wanted_samples(rows.shape[1], sampling_rate_hz, max_duration_s)]
-    return _signal(path, rows, None, sampling_rate_hz, leads, "npy")
+    return table_signal(path, rows, None, sampling_rate_hz, leads, "npy", max_duration_s)
 
 
-def _signal(
-    path: Path, rows: np.ndarray, names: list[str] | None, rate: float, leads: tuple[str, ...] | None, form: str
+def need_rate(path: Path, sampling_rate_hz: float | None) -> float:
+    """The rate, which a file of this kind does not say.
+
+    Raises:
+        InputError: nobody said it.
+    """
+    if sampling_rate_hz is None:
+        raise InputError(f"{path}: the file does not say its sampling rate; give it with --rate, as in --rate 500")
+    return sampling_rate_hz
+
+
+def table_signal(
+    path: Path,
+    rows: np.ndarray,
+    names: list[str] | None,
+    rate: float,
+    leads: tuple[str, ...] | None,
+    form: str,
+    max_duration_s: float | None,
 ) -> EcgSignal:
+    """Rows of millivolts as an ECG; 12 rows without names are the standard leads.
+
+    Raises:
+        InputError: too many rows, or names that do not match them.
+    """
     count = rows.shape[0]
     if count > MAX_LEADS:
         raise InputError(f"{path}: {count} leads; expected at most {MAX_LEADS} (one lead a column)")
+    rows = rows[:, : wanted_samples(rows.shape[1], rate, max_duration_s)]
     check_size(path, count, rows.shape[1])
     if leads is not None and len(leads) != count:
         raise InputError(f"{path}: {len(leads)} lead names given for {count} columns")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from echopulse.errors import InputError
-from echopulse.io.ecg_formats.channels import check_size, is_ecg_label, millivolts_per, wanted_samples
+from echopulse.io.ecg_formats.channels import bridge_gaps, check_size, is_ecg_label, millivolts_per, wanted_samples
 from echopulse.signals.ecg import EcgSignal
 from echopulse.signals.leads import unique_leads
 
@@ -68,24 +68,32 @@ def read(path: Path, max_duration_s: float | None) -> EcgSignal:
     length = _check(path, header)
     rate = float(header.fs)
     samples = wanted_samples(length, rate, max_duration_s)
-    check_size(path, int(header.n_sig), samples)
-    record: Any = wfdb.rdrecord(record_name, sampto=samples, warn_empty=True)
-    if record.p_signal is None:
+    check_size(path, int(header.n_sig), samples * max(_frame_sizes(header)))
+    record: Any = wfdb.rdrecord(record_name, sampto=samples, warn_empty=True, smooth_frames=False)
+    if not record.e_p_signal:
         raise InputError(f"{path}: the record holds no signal")
-    values = record.p_signal.T
+    labels = [name or "" for name in record.sig_name]
     scales = [millivolts_per(unit or "mV") for unit in record.units]
     voltages = [index for index, scale in enumerate(scales) if scale is not None]
-    chosen = [index for index in voltages if is_ecg_label(record.sig_name[index] or "")] or voltages
+    chosen = [index for index in voltages if is_ecg_label(labels[index])] or voltages
     if not chosen:
-        raise InputError(f"{path}: no channel in volts among {', '.join(map(str, record.sig_name))}")
+        raise InputError(f"{path}: no channel in volts among {', '.join(labels)}")
+    fastest = max(record.e_p_signal[index].size for index in chosen)
+    chosen = [index for index in chosen if record.e_p_signal[index].size == fastest]
+    rate *= round(fastest / samples) if samples else 1  # a frame may hold several samples of a signal
     factors = np.array([scales[index] for index in chosen], dtype=np.float64)
-    return EcgSignal(
-        values[chosen] * factors[:, None],
-        unique_leads([record.sig_name[index] or "" for index in chosen]),
-        rate,
-        source=path.name,
-        format="wfdb",
-    )
+    values = np.stack([record.e_p_signal[index] for index in chosen])
+    values *= factors[:, None]
+    names, values, notes, gaps = bridge_gaps(path, [labels[index] for index in chosen], values, rate)
+    return EcgSignal(values, unique_leads(names), rate, source=path.name, format="wfdb", notes=notes, gaps_s=gaps)
+
+
+def _frame_sizes(header: Any) -> list[int]:
+    """Samples of each signal in a frame; of a record in segments, those of all segments."""
+    segments = getattr(header, "segments", None)
+    if segments is not None:
+        return [size for segment in segments if segment is not None for size in _frame_sizes(segment)] or [1]
+    return [int(size or 1) for size in header.samps_per_frame or [1]]
 
 
 def _check_channel_count(path: Path) -> None:
