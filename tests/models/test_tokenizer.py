@@ -1,6 +1,7 @@
 """The video tokenizer: its grid, what it refuses, causality, streaming, and the paper's and compact sizes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from echopulse.errors import InputError
 from echopulse.models.presets import tokenizer_config
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+from echopulse.nn.positions import ContinuousPositionBias
+from echopulse.objectives.quantization import quantizer_losses
 from echopulse.objectives.reconstruction import reconstruction_loss
 
 
@@ -37,7 +40,7 @@ def test_round_trip_equals_encoding_and_decoding(tokenizer: VideoTokenizer) -> N
     with torch.inference_mode():
         output = tokenizer(_video(5))
         codes = tokenizer.encode(_video(5))
-        assert torch.equal(output.codes, codes)
+        assert torch.equal(output.quantized.codes, codes)
         torch.testing.assert_close(output.reconstruction, tokenizer.decode(codes), rtol=1e-4, atol=1e-5)
 
 
@@ -58,6 +61,14 @@ def test_wrong_number_of_channels_is_refused(tokenizer: VideoTokenizer) -> None:
         tokenizer.encode(torch.zeros(1, 3, 3, 32, 32))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_refused(tokenizer: VideoTokenizer, bad: float) -> None:
+    video = _video(3)
+    video[0, 1, 0, 5, 5] = bad
+    with pytest.raises(InputError, match="not finite"):
+        tokenizer.encode(video)
+
+
 @pytest.mark.parametrize("bad", [-1, 64])
 def test_codes_outside_the_codebook_are_refused(tokenizer: VideoTokenizer, bad: int) -> None:
     codes = _codes(2)
@@ -72,6 +83,7 @@ def test_codes_outside_the_codebook_are_refused(tokenizer: VideoTokenizer, bad: 
         (dict(channels=2), "channels = 2"),
         (dict(stem="conv", patch=12), "patch = 12 with stem = conv"),
         (dict(stem="conv", patch=2), "patch = 2 with stem = conv"),
+        (dict(shared_frames=True), "belong to stem = conv"),
     ],
 )
 def test_impossible_configs_are_refused(change: dict, message: str) -> None:
@@ -117,6 +129,65 @@ def test_later_codes_do_not_change_earlier_pixels(tokenizer: VideoTokenizer) -> 
     assert not torch.allclose(x[:, 5], y[:, 5], atol=1e-3)
 
 
+@pytest.mark.parametrize("change", [dict(shared_frames=True, details=1, stem_depth=2), dict(spatial_positions=True)])
+def test_options_keep_the_promises(change: dict) -> None:
+    torch.manual_seed(3)
+    tokenizer = VideoTokenizer(replace(tokenizer_config("tiny"), **change)).eval()
+    video, other = _video(7), _video(7)
+    other[:, 3:] = 1 - other[:, 3:]
+    with torch.inference_mode():
+        x, y = tokenizer.features(video), tokenizer.features(other)
+        torch.testing.assert_close(x[:, :2], y[:, :2], rtol=1e-4, atol=1e-5)
+        codes = tokenizer.encode(video)
+        parts = list(tokenizer.decode_stream(codes.split(1, dim=1)))
+        torch.testing.assert_close(torch.cat(parts, dim=1), tokenizer.decode(codes), rtol=1e-4, atol=1e-5)
+
+
+def test_shared_stem_gives_a_still_pair_the_token_of_one_frame() -> None:
+    torch.manual_seed(3)
+    config = replace(tokenizer_config("tiny"), shared_frames=True)
+    tokenizer = VideoTokenizer(config)
+    frame = tokenizer.patches(_video(1)[0])[None]
+    torch.testing.assert_close(tokenizer._embed_pairs(frame.repeat(1, 2, 1, 1, 1)), tokenizer.first_in(frame))
+
+
+def test_padding_after_the_last_valid_frame_changes_nothing_before(tokenizer: VideoTokenizer) -> None:
+    video, mask = _video(9), torch.arange(9)[None] < 6
+    valid = tokenizer.token_mask(mask)
+    assert valid.tolist() == [[True, True, True, False, False]]
+    padded = torch.where(mask[:, :, None, None, None], video, 0.5)
+    with torch.inference_mode():
+        assert torch.equal(tokenizer.encode(padded)[valid], tokenizer.encode(video)[valid])
+
+
+@pytest.mark.parametrize("mask", [[False, False, False], [True, False, True], [False, True, True]])
+def test_masks_with_holes_are_refused(tokenizer: VideoTokenizer, mask: list[bool]) -> None:
+    with pytest.raises(InputError, match="true from the first frame"):
+        tokenizer.token_mask(torch.tensor([mask]))
+
+
+def test_network_that_is_not_causal_neither_streams_nor_masks() -> None:
+    tokenizer = VideoTokenizer(replace(tokenizer_config("tiny"), causal=False)).eval()
+    with torch.inference_mode():
+        assert tokenizer(_video(5)).reconstruction.shape == (1, 5, 1, 32, 32)
+        with pytest.raises(InputError, match="causal = true"):
+            list(tokenizer.decode_stream([_codes(2), _codes(2)]))
+    with pytest.raises(InputError, match="need a causal tokenizer"):
+        tokenizer.token_mask(torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_position_bias_is_kept_until_a_weight_changes() -> None:
+    torch.manual_seed(0)
+    bias = ContinuousPositionBias(2, axes=2)
+    with torch.no_grad():
+        first = bias((3, 4))
+        assert bias((3, 4)) is first and bias((4, 3)) is not first
+        bias.net[0].weight.mul_(2)
+        changed = bias((3, 4))
+    assert not torch.allclose(changed, first)
+    assert bias((3, 4)).requires_grad
+
+
 # streaming -------------------------------------------------------------------------------------------
 
 
@@ -148,6 +219,39 @@ def test_decoding_in_pieces_equals_decoding_whole(pieces: list[int], depth: int)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pieces", [[23], [1] * 23, [2] * 11 + [1], [5, 1, 9, 8], [16, 7]], ids=lambda p: str(len(p)))
+def test_encoding_in_pieces_equals_encoding_whole(tokenizer: VideoTokenizer, pieces: list[int]) -> None:
+    video = _video(23)
+    with torch.inference_mode():
+        parts = list(tokenizer.encode_stream(video.split(pieces, dim=1)))
+        assert torch.equal(torch.cat(parts, dim=1), tokenizer.encode(video))
+
+
+def test_stream_that_ends_within_a_pair_is_refused(tokenizer: VideoTokenizer) -> None:
+    with torch.inference_mode(), pytest.raises(InputError, match="ended with an even number"):
+        list(tokenizer.encode_stream(_video(22).split(5, dim=1)))
+
+
+def test_long_clip_is_coded_and_decoded_piece_by_piece(
+    tokenizer: VideoTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand frames, of which no more than a piece and the reach are ever held."""
+    held: list[int] = []
+    features = tokenizer.features
+
+    def watch(video: Tensor, continuation: bool = False) -> Tensor:
+        held.append(video.shape[1])
+        return features(video, continuation)
+
+    monkeypatch.setattr(tokenizer, "features", watch)
+    piece = _video(50)
+    frames = (piece[:, : 1 if i == 0 else None] for i in range(21))
+    with torch.inference_mode():
+        num = sum(made.shape[1] for made in tokenizer.decode_stream(tokenizer.encode_stream(frames)))
+    assert num == 1001
+    assert max(held) <= 50 + 2 * tokenizer.reach + 1
+
+
 def test_streaming_memory_is_bounded(tokenizer: VideoTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     decode: Callable[..., Tensor] = tokenizer.decode
@@ -166,7 +270,10 @@ def test_streaming_memory_is_bounded(tokenizer: VideoTokenizer, monkeypatch: pyt
 # sizes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("preset", "codes", "codebook"), [("paper", 1536, 8192), ("compact", 384, 64000)])
+@pytest.mark.parametrize(
+    ("preset", "codes", "codebook"),
+    [("paper", 1536, 8192), ("published", 1536, 8192), ("base", 1536, 8192), ("compact", 384, 64000)],
+)
 def test_codes_of_eleven_frames(preset: str, codes: int, codebook: int) -> None:
     with torch.device("meta"):
         tokenizer = VideoTokenizer(tokenizer_config(preset))
@@ -176,7 +283,9 @@ def test_codes_of_eleven_frames(preset: str, codes: int, codebook: int) -> None:
 
 
 def test_unknown_preset_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown preset 'huge'; expected one of tiny, compact, paper"):
+    with pytest.raises(
+        InputError, match="unknown preset 'huge'; expected one of tiny, compact, base, paper, published"
+    ):
         tokenizer_config("huge")
 
 
@@ -188,10 +297,11 @@ def test_paper_preset_takes_an_optimizer_step() -> None:
     losses = []
     for _ in range(2):
         output = tokenizer(video)
-        assert output.codes.shape == (1, 2, 4, 4) and output.codes.max() < 8192
-        terms = reconstruction_loss(video, output.reconstruction, output.losses)
-        assert set(terms) == {"reconstruction", "entropy", "commitment"}
-        loss = torch.stack(list(terms.values())).sum()
+        codes = output.quantized.codes
+        assert codes.shape == (1, 2, 4, 4) and codes.max() < 8192
+        terms = quantizer_losses(tokenizer.config.quantizer, output.quantized)
+        assert set(terms) == {"entropy", "commitment"}
+        loss = torch.stack([20 * reconstruction_loss(video, output.reconstruction), *terms.values()]).sum()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

@@ -77,10 +77,9 @@ def test_gradient_is_zero_on_visible_positions() -> None:
     assert torch.equal(logits.grad.any(-1), hidden)
 
 
-def test_reconstruction_is_twenty_times_the_squared_error() -> None:
+def test_reconstruction_is_the_mean_squared_error_of_the_frames_that_count() -> None:
     video = torch.zeros(1, 3, 1, 2, 2)
-    again = torch.full_like(video, 0.1)
-    terms = reconstruction_loss(video, again, {"entropy": torch.tensor(0.5)})
-    assert set(terms) == {"reconstruction", "entropy"}
-    assert float(terms["reconstruction"]) == pytest.approx(0.2)
-    assert float(terms["entropy"]) == 0.5
+    again = torch.tensor([0.1, 0.2, 5.0]).view(1, 3, 1, 1, 1).expand_as(video)
+    assert float(reconstruction_loss(video, again)) == pytest.approx((0.01 + 0.04 + 25) / 3)
+    mask = torch.tensor([[True, True, False]])
+    assert float(reconstruction_loss(video, again, mask)) == pytest.approx(0.025)

@@ -16,7 +16,7 @@ from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.training.engine import TrainSettings
 from echopulse.training.generator import GeneratorTask
 from echopulse.training.token_cache import CachedClip, build_token_cache
-from echopulse.training.tokenizer import TokenizerTask
+from echopulse.training.tokenizer import TokenizerLosses, TokenizerTask
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,9 @@ def make_task(
 ) -> Callable[[str], TokenizerTask | GeneratorTask]:
     def make(stage: str) -> TokenizerTask | GeneratorTask:
         if stage == "tokenizer":
-            return TokenizerTask(tokenizer_config("tiny"), [prepared], batch=2, frames=3, continuous_steps=2)
+            return TokenizerTask(
+                tokenizer_config("tiny"), [prepared], batch=2, frames=3, losses=TokenizerLosses(continuous_steps=2)
+            )
         return GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=2)
 
     return make

@@ -1,4 +1,9 @@
-"""Named sizes: `tiny` for tests, `compact` as shipped, `paper` as in the paper's appendix tables 4 and 5."""
+"""Named sizes.
+
+`tiny` for tests, `compact` as shipped, `base` with the paper's token rate in a network that two CPU cores can train,
+`paper` as in the paper's appendix tables 4 and 5. For the tokenizer alone, `published` has the shape of the released
+weights.
+"""
 
 from typing import Literal
 
@@ -10,12 +15,14 @@ from echopulse.models.video_transformer import GeneratorConfig
 
 Preset = Literal["tiny", "compact", "paper"]
 PRESETS: tuple[str, ...] = ("tiny", "compact", "paper")
+TokenizerPreset = Literal["tiny", "compact", "base", "paper", "published"]
+TOKENIZER_PRESETS: tuple[str, ...] = ("tiny", "compact", "base", "paper", "published")
 
 
 def tokenizer_config(preset: str) -> TokenizerConfig:
     """Config of the video tokenizer.
 
-    `compact` turns 11 frames of 128×128 into 384 codes, `paper` into 1536.
+    Of 11 frames of 128×128, `compact` makes 384 codes of 16 bits, `base`, `paper` and `published` 1536 of 13 bits.
 
     Raises:
         InputError: unknown preset.
@@ -38,7 +45,9 @@ def tokenizer_config(preset: str) -> TokenizerConfig:
         return TokenizerConfig(
             patch=16,
             stem="conv",
-            stem_width=48,
+            stem_width=64,
+            details=1,
+            shared_frames=True,
             width=256,
             spatial_depth=3,
             temporal_depth=1,
@@ -48,9 +57,33 @@ def tokenizer_config(preset: str) -> TokenizerConfig:
             temporal_window=3,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8, 5, 5, 5), group=1),
         )
+    if preset == "base":
+        return TokenizerConfig(
+            patch=8,
+            stem="conv",
+            stem_width=64,
+            details=1,
+            shared_frames=True,
+            width=256,
+            spatial_depth=2,
+            temporal_depth=1,
+            heads=4,
+            head_dim=64,
+            mult=3.0,
+            temporal_window=3,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8, 4, 4), group=1),
+        )
     if preset == "paper":
-        return TokenizerConfig()
-    raise InputError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        return TokenizerConfig(spatial_positions=True)
+    if preset == "published":
+        return TokenizerConfig(
+            channels=3,
+            causal=False,
+            spatial_positions=True,
+            published=True,
+            quantizer=QuantizerConfig(kind="vq", levels=(8192,), group=1),
+        )
+    raise InputError(f"unknown preset {preset!r}; expected one of {', '.join(TOKENIZER_PRESETS)}")
 
 
 def generator_config(preset: str) -> GeneratorConfig:

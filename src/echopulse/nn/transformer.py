@@ -1,5 +1,7 @@
 """Transformer blocks over token grids: spatial, causal temporal, and plain sequences."""
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -10,13 +12,30 @@ from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 
 
 class Block(nn.Module):
-    """Self-attention, optional cross-attention, feed-forward, each with a residual."""
+    """Self-attention, optional cross-attention, feed-forward, each with a residual.
 
-    def __init__(self, dim: int, heads: int, head_dim: int, mult: float, context_dim: int | None = None) -> None:
+    Args:
+        dim: width.
+        heads, head_dim: attention heads and their width.
+        mult: width of the feed-forward layer, see `FeedForward`.
+        context_dim: width of the context; None without cross-attention.
+        published: attention as in the released network, see `Attention`, and a hidden width that is not rounded.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        mult: float,
+        context_dim: int | None = None,
+        *,
+        published: bool = False,
+    ) -> None:
         super().__init__()
-        self.attention = Attention(dim, heads, head_dim)
-        self.cross = Attention(dim, heads, head_dim, context_dim) if context_dim else None
-        self.feed_forward = FeedForward(dim, mult)
+        self.attention = Attention(dim, heads, head_dim, published=published)
+        self.cross = Attention(dim, heads, head_dim, context_dim, published=published) if context_dim else None
+        self.feed_forward = FeedForward(dim, mult, align=1 if published else 32)
 
     def forward(
         self,
@@ -32,54 +51,111 @@ class Block(nn.Module):
         return x + self.feed_forward(x)
 
 
-class SpatialTransformer(nn.Module):
-    """Full attention within each token frame, with a 2-D continuous position bias."""
+@dataclass(frozen=True)
+class StackShape:
+    """What the four transformers of a tokenizer have in common.
 
-    def __init__(self, dim: int, depth: int, heads: int, head_dim: int, mult: float) -> None:
-        super().__init__()
-        self.bias = ContinuousPositionBias(heads, axes=2)
-        self.blocks = nn.ModuleList(Block(dim, heads, head_dim, mult) for _ in range(depth))
-
-    def forward(self, x: Float[Tensor, "b t gh gw d"]) -> Float[Tensor, "b t gh gw d"]:
-        """Mixes positions of one token frame; frames do not see each other."""
-        b, _, gh, gw, _ = x.shape
-        bias = self.bias((gh, gw))
-        x = rearrange(x, "b t gh gw d -> (b t) (gh gw) d")
-        for block in self.blocks:
-            x = block(x, bias=bias)
-        return rearrange(x, "(b t) (gh gw) d -> b t gh gw d", b=b, gh=gh)
-
-
-class TemporalTransformer(nn.Module):
-    """Causal attention over the token frames of each location, within a sliding window.
-
-    A position convolution before each block tells where and when; there is no absolute position, so that
-    a clip of any length can be streamed. Token frame `k` depends on frames `k − reach` to `k`.
-
-    Args:
-        window: token frames that one attention sees, itself included.
+    Attributes:
+        dim, heads, head_dim, mult: see `Block`.
+        published: the details of the released network: its `Block`, a position bias as wide as the network with leaky
+            rectifiers, and position convolutions of the temporal layers over tokens in the order in which they lie in
+            memory there (location first, then time).
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, head_dim: int, mult: float, window: int) -> None:
+    dim: int
+    heads: int
+    head_dim: int
+    mult: float
+    published: bool = False
+
+    def block(self) -> Block:
+        """One layer."""
+        return Block(self.dim, self.heads, self.head_dim, self.mult, published=self.published)
+
+    def blocks(self, depth: int) -> nn.ModuleList:
+        """Layers."""
+        return nn.ModuleList(self.block() for _ in range(depth))
+
+    def positions(self, depth: int) -> nn.ModuleList:
+        """A position convolution for each layer."""
+        return nn.ModuleList(PositionConvolution(self.dim) for _ in range(depth))
+
+
+class SpatialTransformer(nn.Module):
+    """Full attention within each token frame, with a 2-D continuous position bias.
+
+    Args:
+        shape: of the layers.
+        depth: number of layers.
+        convolution: a position convolution before each layer; it looks two token frames back.
+    """
+
+    def __init__(self, shape: StackShape, depth: int, *, convolution: bool = False) -> None:
         super().__init__()
-        self.window = window
-        self.positions = nn.ModuleList(PositionConvolution(dim) for _ in range(depth))
-        self.blocks = nn.ModuleList(Block(dim, heads, head_dim, mult) for _ in range(depth))
+        if shape.published:
+            self.bias = ContinuousPositionBias(shape.heads, axes=2, width=shape.dim, leak=0.1)
+        else:
+            self.bias = ContinuousPositionBias(shape.heads, axes=2)
+        self.positions = shape.positions(depth) if convolution else None
+        self.blocks = shape.blocks(depth)
 
     @property
     def reach(self) -> int:
         """How many earlier token frames an output depends on."""
+        return 0 if self.positions is None else 2 * len(self.blocks)
+
+    def forward(self, x: Float[Tensor, "b t gh gw d"]) -> Float[Tensor, "b t gh gw d"]:
+        """Mixes positions of one token frame."""
+        b, _, gh, gw, _ = x.shape
+        bias = self.bias((gh, gw))
+        for i, block in enumerate(self.blocks):
+            if self.positions is not None:
+                x = x + self.positions[i](x)
+            x = block(rearrange(x, "b t gh gw d -> (b t) (gh gw) d"), bias=bias)
+            x = rearrange(x, "(b t) (gh gw) d -> b t gh gw d", b=b, gh=gh)
+        return x
+
+
+class TemporalTransformer(nn.Module):
+    """Attention over the token frames of each location: causal within a sliding window, or over all of them.
+
+    A position convolution before each block tells where and when; there is no absolute position, so that
+    a clip of any length can be streamed. Causal, token frame `k` depends on frames `k − reach` to `k`.
+
+    Args:
+        shape: of the layers.
+        depth: number of layers.
+        window: token frames that one attention sees, itself included; None for all, later ones too.
+    """
+
+    def __init__(self, shape: StackShape, depth: int, window: int | None) -> None:
+        super().__init__()
+        self.window, self._memory_order = window, shape.published
+        self.positions = shape.positions(depth)
+        self.blocks = shape.blocks(depth)
+
+    @property
+    def reach(self) -> int:
+        """How many earlier token frames an output depends on."""
+        assert self.window is not None, "not causal"
         return len(self.blocks) * (self.window - 1 + 2)
 
     def forward(self, x: Float[Tensor, "b t gh gw d"]) -> Float[Tensor, "b t gh gw d"]:
         """Mixes each location with its own past."""
-        b, t, gh = x.shape[:3]
-        step = torch.arange(t, device=x.device)
-        age = step[:, None] - step[None, :]
-        mask = (age >= 0) & (age < self.window)
+        grid, mask = x.shape, self._mask(x.shape[1], x.device)
         for position, block in zip(self.positions, self.blocks, strict=True):
-            x = x + position(x)
+            if not self._memory_order:
+                x = x + position(x)
             x = rearrange(x, "b t gh gw d -> (b gh gw) t d")
+            if self._memory_order:
+                x = x + position(x.reshape(grid)).reshape(x.shape)
             x = block(x, bias=mask)
-            x = rearrange(x, "(b gh gw) t d -> b t gh gw d", b=b, gh=gh)
+            x = rearrange(x, "(b gh gw) t d -> b t gh gw d", b=grid[0], gh=grid[2])
         return x
+
+    def _mask(self, t: int, device: torch.device) -> Tensor | None:
+        if self.window is None:
+            return None
+        step = torch.arange(t, device=device)
+        age = step[:, None] - step[None, :]
+        return (age >= 0) & (age < self.window)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from echopulse.errors import InputError
 from echopulse.io.sets import PreparedSet
+from echopulse.training.phantom_data import PhantomDataset
 
 
 class ClipPool:
@@ -36,27 +37,40 @@ class ClipPool:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def name(self, entry: int) -> str:
+        """Name of a clip within its set."""
+        part, i = self.entries[entry]
+        return part.ids[i]
+
+    def frames(self, entry: int) -> np.ndarray:
+        """Pictures of a clip, uint8 of shape (frames, height, width)."""
+        part, i = self.entries[entry]
+        return part.frames(i)
+
 
 def batch_rng(seed: int, step: int, rank: int) -> np.random.Generator:
     """The generator that all randomness of one batch comes from."""
     return np.random.default_rng((seed, step, rank))
 
 
-def sample_videos(pool: ClipPool, rng: np.random.Generator, batch: int, frames: int, size: int) -> Tensor:
+def sample_videos(
+    pool: ClipPool | PhantomDataset, rng: np.random.Generator, batch: int, frames: int, size: int
+) -> Tensor:
     """Random pieces of random clips with random contrast (as in the paper's appendix) and left–right flips.
 
     Returns:
         float32 of shape (batch, frames, 1, size, size) in [0, 1].
 
     Raises:
-        InputError: a clip has another size.
+        InputError: a clip has another size or too few frames.
     """
     videos = np.empty((batch, frames, 1, size, size), np.float32)
-    for i, entry in enumerate(rng.integers(len(pool), size=batch)):
-        part, index = pool.entries[entry]
-        clip = part.frames(index)
+    for i, entry in enumerate(rng.integers(len(pool), size=batch).tolist()):
+        clip = pool.frames(entry)
+        if len(clip) < frames:
+            raise InputError(f"{pool.name(entry)}: {len(clip)} frames; expected {frames} or more, in longer clips")
         if clip.shape[1:] != (size, size):
-            raise InputError(f"{part.ids[index]}: frames of {clip.shape[1]}x{clip.shape[2]}; expected {size}x{size}")
+            raise InputError(f"{pool.name(entry)}: frames of {clip.shape[1]}x{clip.shape[2]}; expected {size}x{size}")
         stride = 2 if len(clip) >= 2 * frames and rng.uniform() < 0.25 else 1
         start = rng.integers(len(clip) - (frames - 1) * stride)
         piece = clip[start : start + (frames - 1) * stride + 1 : stride].astype(np.float32) / 255

@@ -7,7 +7,8 @@ import json
 import math
 import shutil
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -31,6 +32,7 @@ class TrainSettings:
     Attributes:
         steps: optimizer steps.
         batch: clips a step, on each process.
+        accumulate: batches whose gradients are added up to one step.
         learning_rate: peak; linear warm-up, then cosine to a tenth.
         warmup: steps of warm-up.
         beta1, beta2, weight_decay: AdamW.
@@ -44,6 +46,7 @@ class TrainSettings:
 
     steps: int
     batch: int
+    accumulate: int = 1
     learning_rate: float = 3e-4
     warmup: int = 200
     beta1: float = 0.9
@@ -59,8 +62,10 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise InputError(f"steps = {self.steps}, batch = {self.batch}; expected 1 or more")
+        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
+            raise InputError(
+                f"steps = {self.steps}, batch = {self.batch}, accumulate = {self.accumulate}; expected 1 or more"
+            )
 
 
 @runtime_checkable
@@ -89,6 +94,30 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class AdversarialTask(Task, Protocol):
+    """A task with a second network, trained against the first by its own optimizer."""
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """The second network."""
+        ...
+
+    @property
+    def discriminator_learning_rate(self) -> float:
+        """Its peak learning rate; the schedule is that of the first network."""
+        ...
+
+    @property
+    def discriminator_start(self) -> int:
+        """First step of the second network's training."""
+        ...
+
+    def discriminator_losses(self, discriminator: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The second network's loss on what `losses` just made of this batch, and what to log."""
+        ...
+
+
 def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = False, quiet: bool = False) -> None:
     """Trains a task and exports the moving average of its weights to `folder/export`. Call on all ranks.
 
@@ -104,22 +133,19 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
         FloatingPointError: the loss is not finite.
     """
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
-    device = accelerator.device
-    model = task.model.to(device)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+    players = [_Player("model", task.model, settings.learning_rate, 0, settings, accelerator.device)]
+    if isinstance(task, AdversarialTask):
+        rate, start = task.discriminator_learning_rate, task.discriminator_start
+        players.append(_Player("discriminator", task.discriminator, rate, start, settings, accelerator.device))
+    average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
     checkpoint = folder / "checkpoint"
     first = 0
     if resume:
-        first = _load(checkpoint, settings, model, average, optimizer)
+        first = _load(checkpoint, settings, players, average)
     elif checkpoint.exists():
         raise InputError(f"{folder} already holds a run; add --resume, or choose another folder")
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    for player in players:
+        player.wrapped, player.optimizer = accelerator.prepare(player.network, player.optimizer)
     if accelerator.is_main_process:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         save_json(folder / "settings.json", to_dict(settings))
@@ -127,48 +153,90 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
     with closing(_Log(folder, first, accelerator.is_main_process, quiet)) as log:
         for step in range(first, settings.steps):
             torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(settings, step)
-            batch = task.batch(step, accelerator.process_index)
-            with accelerator.autocast():
-                loss, breakdown = task.losses(wrapped, batch, step)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"step {step}: the loss is {float(loss.detach())}; lower the learning rate")
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            scalars = _step(task, players, settings, accelerator, step)
             if step % settings.ema_every == 0:
-                average.update_parameters(accelerator.unwrap_model(wrapped))
+                average.update_parameters(task.model)
             last = step + 1 == settings.steps
             if step % settings.log_every == 0 or last:
-                scalars = {"loss": loss, "gradient_norm": norm} | breakdown
-                log.write(
-                    step, settings.steps, {name: float(torch.as_tensor(x).detach()) for name, x in scalars.items()}
-                )
+                log.write(step, settings.steps, scalars)
             if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
                 with torch.inference_mode():
                     task.sample(average.module.eval(), folder / "samples", step + 1)
             if accelerator.is_main_process and (last or time.monotonic() - saved_at > settings.checkpoint_every_s):
-                _save(checkpoint, settings, step + 1, accelerator.unwrap_model(wrapped), average.module, optimizer)
+                _save(checkpoint, settings, step + 1, players, average.module)
                 task.export(average.module, folder / "export")
                 saved_at = time.monotonic()
 
 
-def _learning_rate(settings: TrainSettings, step: int) -> float:
-    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
-    return settings.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * step / settings.steps))
+class _Player:
+    """A network with its optimizer and the step from which it learns."""
+
+    def __init__(
+        self, name: str, network: nn.Module, rate: float, start: int, settings: TrainSettings, device: torch.device
+    ) -> None:
+        self.name, self.network, self.rate, self.start = name, network.to(device), rate, start
+        self.wrapped = self.network
+        self.optimizer: Any = torch.optim.AdamW(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    def update(self, settings: TrainSettings, accelerator: Accelerator, step: int) -> Tensor:
+        """One optimizer step; returns the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * _schedule(settings, step, self.start)
+        norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
 
-def _save(
-    folder: Path, settings: TrainSettings, step: int, model: nn.Module, average: nn.Module, optimizer: Any
-) -> None:
+def _step(
+    task: Task, players: list[_Player], settings: TrainSettings, accelerator: Accelerator, step: int
+) -> dict[str, float]:
+    """Gradients of all batches of a step, then one update of each network; the mean of what there is to log."""
+    active = [player for player in players if step >= player.start]
+    sums: dict[str, float] = {}
+    for part in range(settings.accumulate):
+        batch = task.batch(step * settings.accumulate + part, accelerator.process_index)
+        for player in active:
+            with accelerator.autocast():
+                if player.name == "model":
+                    loss, breakdown = task.losses(player.wrapped, batch, step)
+                    breakdown = {"loss": loss} | breakdown
+                else:
+                    assert isinstance(task, AdversarialTask)
+                    loss, breakdown = task.discriminator_losses(player.wrapped, batch)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"step {step}: the loss is {float(loss.detach())}; lower the learning rate")
+            synchronise = part + 1 == settings.accumulate
+            with nullcontext() if synchronise else accelerator.no_sync(player.wrapped):
+                accelerator.backward(loss / settings.accumulate)
+            for name, value in breakdown.items():
+                sums[name] = sums.get(name, 0.0) + float(torch.as_tensor(value).detach()) / settings.accumulate
+    norms = {player.name: float(player.update(settings, accelerator, step)) for player in active}
+    sums["gradient_norm"] = norms.pop("model")
+    return sums | {f"{name}_gradient_norm": norm for name, norm in norms.items()}
+
+
+def _schedule(settings: TrainSettings, step: int, start: int) -> float:
+    """Share of the peak learning rate: linear warm-up from `start`, cosine to a tenth over the whole run."""
+    warm = min(1.0, (step - start + 1) / max(settings.warmup, 1))
+    return warm * (0.55 + 0.45 * math.cos(math.pi * step / settings.steps))
+
+
+def _save(folder: Path, settings: TrainSettings, step: int, players: Sequence[_Player], average: nn.Module) -> None:
     """Writes everything that the next step depends on: new folder first, then swapped in."""
     fresh = folder.with_name(".checkpoint.part")
     fresh.mkdir(parents=True, exist_ok=True)
-    state = optimizer.state_dict()
-    tensors = {f"{i}.{key}": value for i, entry in state["state"].items() for key, value in entry.items()}
-    for name, content in (("model", model.state_dict()), ("average", average.state_dict()), ("optimizer", tensors)):
+    files = {"average": average.state_dict()}
+    for player in players:
+        state = player.optimizer.state_dict()["state"]
+        moments = {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+        files |= {player.name: player.network.state_dict(), _optimizer_file(player): moments}
+    for name, content in files.items():
         save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, fresh / f"{name}.safetensors")
     save_json(fresh / "state.json", {"step": step, "settings": to_dict(settings)})
     old = folder.with_name(_OLD)
@@ -179,7 +247,7 @@ def _save(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: AveragedModel, optimizer: Any) -> int:
+def _load(folder: Path, settings: TrainSettings, players: Sequence[_Player], average: AveragedModel) -> int:
     if not folder.exists() and folder.with_name(_OLD).exists():  # killed between the two renames of `_save`
         folder.with_name(_OLD).rename(folder)
     if not (folder / "state.json").is_file():
@@ -187,15 +255,23 @@ def _load(folder: Path, settings: TrainSettings, model: nn.Module, average: Aver
     state = load_json(folder / "state.json")
     if from_dict(TrainSettings, state["settings"], "state.json") != settings:
         raise InputError(f"{folder} was trained with other settings; repeat them or start a new run")
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    for player in players:
+        if not (folder / f"{player.name}.safetensors").is_file():
+            raise InputError(f"{folder} was trained without a {player.name}; repeat the options or start a new run")
+        player.network.load_state_dict(load_file(folder / f"{player.name}.safetensors"))
+        content: dict[int, dict[str, Tensor]] = {}
+        for name, value in load_file(folder / f"{_optimizer_file(player)}.safetensors").items():
+            index, key = name.split(".", 1)
+            content.setdefault(int(index), {})[key] = value
+        optimizer = player.optimizer
+        optimizer.load_state_dict({"state": content, "param_groups": optimizer.state_dict()["param_groups"]})
     average.module.load_state_dict(load_file(folder / "average.safetensors"))
     average.n_averaged.fill_(1)  # not the first update any more, which would copy the weights
-    content: dict[int, dict[str, Tensor]] = {}
-    for name, value in load_file(folder / "optimizer.safetensors").items():
-        index, key = name.split(".", 1)
-        content.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": content, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(state["step"])
+
+
+def _optimizer_file(player: _Player) -> str:
+    return "optimizer" if player.name == "model" else f"{player.name}_optimizer"
 
 
 class _Log:

@@ -2,22 +2,22 @@
 
 from echopulse.errors import InputError
 from echopulse.training.engine import TrainSettings
+from echopulse.training.tokenizer import TokenizerLosses
 
 
 def tokenizer_recipe(preset: str) -> TrainSettings:
     """Settings of stage one.
 
-    `compact` is what the shipped tokenizer was trained with, on two CPU cores in about 25 minutes; `paper` has the
-    paper's batch and moving average.
+    `compact` and `base` take about an hour on two CPU cores; `paper` has the paper's batch and moving average.
 
     Raises:
         InputError: unknown preset.
     """
     if preset == "tiny":
         return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
-    if preset == "compact":
+    if preset in ("compact", "base"):
         return TrainSettings(
-            steps=1300,
+            steps=3000 if preset == "compact" else 2000,
             batch=8,
             learning_rate=6e-4,
             warmup=100,
@@ -25,9 +25,24 @@ def tokenizer_recipe(preset: str) -> TrainSettings:
             sample_every=100,
             checkpoint_every_s=120,
         )
-    if preset == "paper":
+    if preset in ("paper", "published"):
         return TrainSettings(steps=1_000_000, batch=128, learning_rate=1e-4, warmup=5000, ema_every=10)
     raise InputError(f"no recipe for preset {preset!r}")
+
+
+def tokenizer_losses(preset: str, steps: int) -> tuple[TokenizerLosses, float]:
+    """Terms of the tokenizer's loss, and the share of moving textures among its clips.
+
+    The discriminator joins when pixels and energies have settled, after 60 % of the steps.
+
+    Args:
+        preset: which recipe.
+        steps: optimizer steps of the run.
+    """
+    if preset == "tiny":
+        return TokenizerLosses(perceptual="none", continuous_steps=5), 0.0
+    losses = TokenizerLosses(adversarial="video", adversarial_start=steps * 6 // 10)
+    return losses, 0.25 if preset in ("compact", "base") else 0.0
 
 
 def generator_recipe(preset: str) -> TrainSettings:
@@ -50,3 +65,27 @@ def generator_recipe(preset: str) -> TrainSettings:
             steps=4_000_000, batch=128, learning_rate=1e-4, warmup=5000, weight_decay=0.0, ema_every=10
         )
     raise InputError(f"no recipe for preset {preset!r}")
+
+
+def segmenter_recipe(preset: str) -> TrainSettings:
+    """Settings of the chamber segmenter, which is ours and not the paper's.
+
+    A batch is counted in frames. The shipped one saw about as many as `compact` does, in four runs, each
+    started from the one before.
+
+    Raises:
+        InputError: unknown preset, or `paper`.
+    """
+    if preset == "tiny":
+        return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+    if preset == "compact":
+        return TrainSettings(
+            steps=2500,
+            batch=32,
+            learning_rate=2e-3,
+            warmup=100,
+            ema_decay=0.99,
+            sample_every=250,
+            checkpoint_every_s=60,
+        )
+    raise InputError(f"the segmenter has no preset {preset!r}; expected tiny or compact")

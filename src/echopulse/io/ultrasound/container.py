@@ -72,7 +72,7 @@ def decode_video(path: Path, file: BufferedIOBase, demuxer: str | None) -> Itera
         raise InputError(f"{path}: a video stream of an unknown kind; expected MPEG-2, H.264 or HEVC")
     shape = None
     try:
-        with av.open(file, format=demuxer, metadata_errors="replace") as container:
+        with av.open(file, "r", format=demuxer, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise InputError(f"{path}: no video stream in it")
             stream = container.streams.video[0]

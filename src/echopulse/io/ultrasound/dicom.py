@@ -175,7 +175,7 @@ def _left_behind(header: Any) -> list[str]:
 
 
 def _decode_pictures(path: Path, header: Any, count: int, shape: tuple[int, int]) -> Iterator[np.ndarray]:
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     plugin = _decoder(path, header)
     found = 0
@@ -195,7 +195,7 @@ def _decode_pictures(path: Path, header: Any, count: int, shape: tuple[int, int]
 
 def _decoder(path: Path, header: Any) -> str:
     """Name of the decoder for the file's transfer syntax; empty for plain pixels."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
     if syntax in _NATIVE_SYNTAXES:
@@ -211,7 +211,7 @@ def _decoder(path: Path, header: Any) -> str:
 
 
 def _to_rgb(raw: np.ndarray, header: Any) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut
+    from pydicom.pixels.processing import apply_color_lut
 
     palette = header.PhotometricInterpretation == "PALETTE COLOR"
     picture = apply_color_lut(raw, header) if palette else raw

@@ -231,7 +231,7 @@ def _crop(frame: np.ndarray, sector: Sector, size: tuple[int, int] | None, obser
     scale = min(size[0] / height, size[1] / width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     filtering = Image.Resampling.BOX if scale <= 1 else Image.Resampling.BILINEAR
-    small = np.asarray(Image.fromarray(grey).resize(shape[::-1], filtering))
+    small = np.asarray(Image.fromarray(grey).resize((shape[1], shape[0]), filtering))
     result = np.zeros(size, dtype=np.uint8)
     corner = ((size[0] - shape[0]) // 2, (size[1] - shape[1]) // 2)
     result[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]] = small

@@ -76,8 +76,8 @@ def _outline(active: np.ndarray) -> np.ndarray | None:
     """Convex outline of the largest dense area; None under 2 % of the picture."""
     side = max(5, active.shape[1] // 50) | 1
     dense = ndimage.uniform_filter(active.astype(np.float32), side, mode="constant") > 0.4
-    labels, count = ndimage.label(dense)
-    if count == 0:
+    labels = np.empty(dense.shape, dtype=np.int32)
+    if ndimage.label(dense, output=labels) == 0:
         return None
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -110,7 +110,7 @@ def _has_flow(pictures: np.ndarray, mask: np.ndarray) -> bool:
 
 def _count_graphics(high: np.ndarray, motion: np.ndarray, mask: np.ndarray, count: int) -> int:
     """Pixels with the hard edges of text and lines which, in a clip, do not move."""
-    inner = ndimage.binary_erosion(mask, iterations=4)
+    inner = np.asarray(ndimage.binary_erosion(mask, iterations=4), dtype=bool)
     hard = high.astype(np.int16) - ndimage.minimum_filter(high, 5) > 130
     drawn = hard & inner & (high > (170 if count > 2 else 235))
     return int((drawn & (motion <= 12)).sum() if count > 2 else drawn.sum())

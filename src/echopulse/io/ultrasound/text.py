@@ -55,7 +55,8 @@ def find_glyphs(picture: np.ndarray, sector: np.ndarray, tallest: int | None = N
     """
     level = np.where(sector, 0, picture.max(axis=2)).astype(np.float32)
     peak = ndimage.maximum_filter(level, 15)
-    labels, _ = ndimage.label(level > np.maximum(90, 0.55 * peak), np.ones((3, 3), dtype=bool))
+    labels = np.empty(level.shape, dtype=np.int32)
+    ndimage.label(level > np.maximum(90, 0.55 * peak), np.ones((3, 3), dtype=bool), output=labels)
     tallest = tallest or max(14, picture.shape[0] // 16)
     glyphs = []
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
@@ -117,7 +118,7 @@ def _normal(ink: np.ndarray) -> np.ndarray:
     """The piece at one size, without its mean, of length 1, then its aspect; float32 of shape (193,)."""
     from PIL import Image
 
-    image = Image.fromarray(ink.astype(np.float32)).resize(SHAPE[::-1], Image.Resampling.BILINEAR)
+    image = Image.fromarray(ink.astype(np.float32)).resize((SHAPE[1], SHAPE[0]), Image.Resampling.BILINEAR)
     form = np.asarray(image, dtype=np.float32).ravel()
     form = form - form.mean()
     form = form / max(float(np.linalg.norm(form)), 1e-6)

@@ -116,7 +116,7 @@ def _file_times(source: Source, count: int, warnings: list[str]) -> tuple[str, n
     """The file's most trusted statement as times of all frames, after a look at the others."""
     usable: list[tuple[str, np.ndarray]] = []
     for name, value in source.file_times:
-        times = np.arange(count) * value if isinstance(value, float) else value
+        times = value if isinstance(value, np.ndarray) else np.arange(count) * float(value)
         if times.size == count and (count == 1 or _PERIODS_S[0] <= times[-1] / (count - 1) <= _PERIODS_S[1]):
             usable.append((name, times - times[0]))
     if not usable:

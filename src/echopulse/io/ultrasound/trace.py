@@ -98,7 +98,7 @@ def _line_art(picture: np.ndarray, sector: np.ndarray) -> list[np.ndarray]:
     """Masks to search: vivid pixels anywhere, one mask for each hue; grey and white ones outside the sector."""
     bright = picture.max(axis=2).astype(np.int16)
     vivid = bright - picture.min(axis=2) > _VIVID
-    outside = ~ndimage.binary_dilation(sector, iterations=3)
+    outside = np.logical_not(ndimage.binary_dilation(sector, iterations=3))
     masks = []
     dominant = picture.argmax(axis=2)
     weakest = picture.argmin(axis=2)
@@ -115,7 +115,8 @@ def _wide_boxes(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
     """Boxes (top, left, bottom, right) of pieces of line, neighbors merged, that are wide enough."""
     height, width = mask.shape
     closed = ndimage.binary_dilation(mask, np.ones((3, 5), dtype=bool))
-    labels, _ = ndimage.label(closed, np.ones((3, 3), dtype=bool))
+    labels = np.empty(mask.shape, dtype=np.int32)
+    ndimage.label(closed, np.ones((3, 3), dtype=bool), output=labels)
     boxes = []
     for rows, columns in ndimage.find_objects(labels):
         if columns.stop - columns.start >= 12 and rows.stop - rows.start < 0.4 * height:
