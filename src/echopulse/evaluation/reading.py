@@ -19,7 +19,7 @@ from echopulse.io.sets import PreparedSet
 from echopulse.io.video import whole_file
 from echopulse.signals.processing import detect_r_peaks, detect_t_ends
 
-VERSION = 1
+VERSION = 2
 """Part of every key of the cache; raised when a measurement of this package changes."""
 
 
@@ -100,7 +100,7 @@ class ClipReading:
         volumes: LV volume of every frame, cubic pixels; None where nothing could be segmented.
         accepted: the masks passed quality control.
         reasons: why not.
-        ef_percent: by the masks; None where there is none.
+        ef_percent: of the volume curve alone, with the ECG's help only where that finds no beat; None without one.
         beats: found in the volume curve alone; None without a curve.
     """
 
@@ -149,8 +149,9 @@ class Reader:
         beats = ef = None
         if volumes is not None:
             beats = find_beats(volumes, source.times_s)
-            ef = find_beats(volumes, source.times_s, source.r_times_s).ef_percent if source.r_times_s.size else None
-            ef = beats.ef_percent if ef is None else ef
+            ef = beats.ef_percent
+            if ef is None and source.r_times_s.size:
+                ef = find_beats(volumes, source.times_s, source.r_times_s).ef_percent
         return ClipReading(source, digest, features, small, volumes, accepted, reasons, ef, beats)
 
     def _volumes(

@@ -56,7 +56,8 @@ class SegmenterTask:
                     f"{part.ids[i]}: frames of {clip.shape[1]}x{clip.shape[2]}; expected {self._size}x{self._size}"
                 )
             assert labels is not None
-            t = rng.integers(len(clip))
+            known = part.line(i)["truth"].get("mask_frames") or range(len(clip))
+            t = known[int(rng.integers(len(known)))]
             frames[row], masks[row] = clip[t], labels[t]
         random = torch.Generator().manual_seed(int(rng.integers(2**63)))
         return augment(torch.from_numpy(frames)[:, None] / 255, torch.from_numpy(masks).long(), random)

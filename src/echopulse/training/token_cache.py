@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from echopulse.axes import VIEWS
 from echopulse.config import load_json, save_json
+from echopulse.errors import InputError
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.signals.track import EcgTrack
 from echopulse.training.data import ClipPool
@@ -43,7 +44,13 @@ class CachedClip:
 def build_token_cache(
     folder: Path, sets: Sequence[Path], tokenizer: VideoTokenizer, min_frames: int
 ) -> list[CachedClip]:
-    """Reads the cache in `folder`, or makes it where it is absent or belongs to other sets or another tokenizer."""
+    """Reads the cache in `folder`, or makes it where it is absent or belongs to other sets or another tokenizer.
+
+    Clips without an ECG are left out.
+
+    Raises:
+        InputError: no clip has an ECG.
+    """
     pool = ClipPool(sets, min_frames)
     key = _key(pool, tokenizer)
     index, data = folder / "cache.json", folder / "cache.safetensors"
@@ -66,7 +73,10 @@ def _write(pool: ClipPool, tokenizer: VideoTokenizer, key: str, index: Path, dat
     tensors: dict[str, torch.Tensor] = {}
     clips: list[dict[str, Any]] = []
     dtype = next(tokenizer.parameters()).dtype
-    for number, (part, i) in enumerate(tqdm(pool.entries, desc="tokens", unit="clip", disable=None)):
+    paired = [(part, i) for part, i in pool.entries if part.line(i)["ecg"]]
+    if not paired:
+        raise InputError(f"none of the {len(pool.entries)} clips has an ECG; the generator trains on paired clips")
+    for number, (part, i) in enumerate(tqdm(paired, desc="tokens", unit="clip", disable=None)):
         line, frames = part.line(i), part.frames(i)
         frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
