@@ -37,6 +37,7 @@ from echopulse.io.datasets.item import (
     number,
     read_table,
 )
+from echopulse.io.mapped import mapped
 from echopulse.io.video import read_npy_header
 
 COLUMNS = ("video", "ecg", "ecg_start_s", "ecg_rate_hz", "fps", "subject", "exam", "split", "view")
@@ -253,7 +254,8 @@ def _dicom_names(path: Path) -> tuple[str, str]:
 
     try:
         tags = ["PatientID", "StudyInstanceUID"]
-        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        with mapped(path) as file:
+            found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
         study = str(found.get("StudyInstanceUID", "") or "").strip()
         return str(found.get("PatientID", "") or "").strip() or study, study
     except Exception:  # not DICOM; what is wrong with it, the reader of pictures says

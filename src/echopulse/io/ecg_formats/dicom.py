@@ -3,7 +3,6 @@
 Reference: DICOM PS3.3 section C.10.9; lead codes of SCP-ECG (EN 1064) and ISO/IEEE 11073-10102.
 """
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from echopulse.errors import InputError
 from echopulse.io.ecg_formats.channels import LEAD_NUMBERS, check_size, millivolts_per, wanted_samples
+from echopulse.io.mapped import mapped
 from echopulse.signals.ecg import EcgSignal
 from echopulse.signals.leads import unique_leads
 
@@ -77,10 +77,10 @@ def _dataset(path: Path) -> Any:
 
     if path.stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes; expected at most {_MAX_BYTES} of a waveform object")
-    content = path.read_bytes()
-    if _DEFLATED in content[:1024] and len(content) > _MAX_DEFLATED_BYTES:
-        raise InputError(f"{path}: deflated to {len(content)} bytes; expected at most {_MAX_DEFLATED_BYTES}")
-    return pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
+    with mapped(path) as content:
+        if _DEFLATED in content[:1024] and len(content) > _MAX_DEFLATED_BYTES:
+            raise InputError(f"{path}: deflated to {len(content)} bytes; expected at most {_MAX_DEFLATED_BYTES}")
+        return pydicom.dcmread(content, stop_before_pixels=True)
 
 
 def _duration_s(group: Any) -> float:

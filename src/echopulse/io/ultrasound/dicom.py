@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from echopulse.errors import InputError
+from echopulse.io.mapped import mapped
+from echopulse.io.ultrasound.apart import decode_apart
 from echopulse.io.ultrasound.container import decode_video, sniff_stream
 from echopulse.io.ultrasound.source import MAX_FRAMES, Region, Source, check_picture, positive
 
@@ -20,6 +22,9 @@ _VIDEO_SYNTAXES = {f"1.2.840.10008.1.2.4.{number}" for number in (*range(100, 10
 _NATIVE_SYNTAXES = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 _DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg", "gdcm")
 """pydicom's names of the decoders, in the order in which they are tried: the permissive and quick ones first."""
+
+_FRAGILE_DECODERS = ("pyjpegls", "pylibjpeg", "gdcm")
+"""Those in C and C++, which a damaged file may crash."""
 
 _COLORS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _SECONDS_UNIT = 4
@@ -64,7 +69,8 @@ def open_dicom(path: Path) -> Source:
     """
     import pydicom
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=False)
+    with mapped(path) as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=False)
     height, width = _whole(header, "Rows"), _whole(header, "Columns")
     if not height or not width:
         raise InputError(f"{path}: a DICOM file without pictures; expected an ultrasound recording")
@@ -175,12 +181,11 @@ def _left_behind(header: Any) -> list[str]:
 
 
 def _decode_pictures(path: Path, header: Any, count: int, shape: tuple[int, int]) -> Iterator[np.ndarray]:
-    from pydicom.pixels.utils import iter_pixels
-
     plugin = _decoder(path, header)
+    raws = decode_apart(path, plugin) if plugin in _FRAGILE_DECODERS else _decode_here(path, plugin)
     found = 0
     try:
-        for found, raw in enumerate(iter_pixels(path, decoding_plugin=plugin), start=1):
+        for found, raw in enumerate(raws, start=1):
             if raw.shape[:2] != shape:
                 raise InputError(f"{path}: a frame of {raw.shape[1]} x {raw.shape[0]} among {shape[1]} x {shape[0]}")
             yield _to_rgb(raw, header)
@@ -191,6 +196,13 @@ def _decode_pictures(path: Path, header: Any, count: int, shape: tuple[int, int]
         raise InputError(f"{path}: frame {found + 1} of {count} cannot be decoded ({reason})") from error
     if found < count:
         raise InputError(f"{path}: {found} of {count} frames in the file; it is not complete")
+
+
+def _decode_here(path: Path, plugin: str) -> Iterator[np.ndarray]:
+    from pydicom.pixels.utils import iter_pixels
+
+    with mapped(path) as file:
+        yield from iter_pixels(file, decoding_plugin=plugin)
 
 
 def _decoder(path: Path, header: Any) -> str:
@@ -229,7 +241,8 @@ def _decode_video(path: Path, header: Any, syntax: str) -> Iterator[np.ndarray]:
     import pydicom
     from pydicom.encaps import generate_fragments
 
-    fragments = generate_fragments(pydicom.dcmread(path).PixelData)
+    with mapped(path) as file:
+        fragments = generate_fragments(pydicom.dcmread(file).PixelData)
     next(fragments, None)  # the offset table
     stream = b"".join(fragments)
     return decode_video(path, io.BytesIO(stream), sniff_stream(stream[:4096], hevc=syntax[-3:] in ("107", "108")))

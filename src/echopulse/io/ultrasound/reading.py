@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from echopulse.errors import InputError
+from echopulse.io.mapped import mapped
 from echopulse.io.ultrasound.burned_ecg import draw, to_signal
 from echopulse.io.ultrasound.clip import EchoReading
 from echopulse.io.ultrasound.container import open_gif, open_npy, open_video, sniff_stream
@@ -52,7 +53,8 @@ def is_ultrasound(path: str | Path) -> bool:
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+                with mapped(path) as file:
+                    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
             return "Rows" in header and "Columns" in header
         if head.startswith(b"\x93NUMPY"):
             open_npy(path)
