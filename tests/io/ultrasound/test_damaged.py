@@ -25,7 +25,7 @@ def test_a_crash_of_the_decoder_is_an_error_of_the_file(tmp_path, monkeypatch):
 
 def test_an_invented_length_reads_what_is_there(tmp_path):
     path = tmp_path / "short.dcm"
-    path.write_bytes(b"\0" * 128 + b"DICM" + b"\x08\x00\x05\x00CS\x02\x00AB")
+    path.write_bytes(b"\0" * 128 + b"DICM" + b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100")
     with mapped(path) as file:
         assert len(file.read(1 << 40)) == path.stat().st_size
         file.seek(0)
