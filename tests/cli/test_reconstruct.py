@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from echopulse.cli.main import main
-from echopulse.cli.reconstruct import round_trip
+from echopulse.cli.reconstruct import round_trip, round_trip_pieces
 from echopulse.errors import InputError
 from echopulse.io.video import read_video
 from echopulse.models.checkpoints import save_network
@@ -54,6 +54,9 @@ def test_round_trip_in_pieces_is_that_of_the_whole(folder: Path) -> None:
         whole = network(torch.from_numpy(clip)[None, :, None] / 255).reconstruction[0, :, 0].clamp(0, 1) * 255
     assert again.shape == clip.shape and tokens == 66 * 4
     np.testing.assert_allclose(again, whole, atol=0.05)
+    pieces = list(round_trip_pieces(network, clip))
+    assert len(pieces) == 3 and sum(map(len, pieces)) == 131
+    assert np.array_equal(np.concatenate(pieces), again)
 
 
 def test_original_reconstruction_and_difference_lie_side_by_side(folder: Path) -> None:

@@ -117,7 +117,12 @@ def test_other_arguments_are_refused(whole: Path, change: tuple, capsys: pytest.
 
 def _started(folder: Path, num: int) -> subprocess.Popen[str]:
     """The command in its own process group, once it has completed a clip."""
-    code = "import sys; from echopulse.cli.main import main; main(sys.argv[1:])"
+    code = """
+import signal, sys
+from echopulse.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits one that is ignored
+main(sys.argv[1:])
+"""
     words = ("simulate", "-o", folder, "--num", num, "--seconds", 0.6, "--size", 48, "--workers", 2)
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],

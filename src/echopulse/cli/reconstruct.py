@@ -1,6 +1,7 @@
 """`echopulse reconstruct`: videos through the tokenizer's codes and back, with figures and a side-by-side video."""
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,12 +37,11 @@ def reconstruct(
         json: the figures, for machines.
         checkpoint: a shipped name, a folder, a training run, or a hub id.
     """
-    import numpy as np
     from tqdm import tqdm
 
+    from echopulse.io.video import write_pictures
     from echopulse.models.tokenizer import VideoTokenizer
     from echopulse.sampling.pipeline import fast_dtype
-    from echopulse.signals import EchoClip
 
     if not videos:
         raise InputError("reconstruct needs a video file, a .npy array or a prepared set")
@@ -53,12 +53,11 @@ def reconstruct(
     rows: list[tuple[float, ...]] = []
     clips = (clip for path in videos for clip in _clips(path))
     for name, frames, fps in tqdm(clips, desc="clips", unit="clip", disable=None):
-        again, tokens = round_trip(tokenizer, frames)
-        rows.append((len(frames), tokens, *_errors(frames, again)))
+        pictures = _compared(tokenizer, frames, rows)
         if output is not None:
-            difference = np.clip(128 + again / 2 - frames / 2, 0, 255).round().astype(np.uint8)
-            side_by_side = np.concatenate([frames, again.round().astype(np.uint8), difference], axis=2)
-            EchoClip(side_by_side, fps).save(output / f"{name}.mp4")
+            write_pictures(pictures, fps, output / f"{name}.mp4")
+        else:
+            deque(pictures, maxlen=0)
     figures = _figures(rows, tokenizer, checkpoint)
     print("  ".join(f"{name} {x:.5g}" if isinstance(x, float) else f"{name} {x}" for name, x in figures.items()))
     if json is not None:
@@ -66,46 +65,73 @@ def reconstruct(
 
 
 def round_trip(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> tuple["np.ndarray", int]:
-    """A clip after coding, and the number of its codes.
+    """All of a clip after coding, as `round_trip_pieces` gives it, and the number of its codes."""
+    import numpy as np
 
-    A causal tokenizer streams the clip in pieces, so its length is not bounded by the memory.
+    again = np.concatenate(list(round_trip_pieces(tokenizer, frames)))
+    return again, math.prod(tokenizer.grid_shape(*_padded(tokenizer, frames)))
+
+
+def round_trip_pieces(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> Iterator["np.ndarray"]:
+    """A clip after coding, in pieces; a causal tokenizer streams it, so its length is not bounded by the memory.
 
     Args:
         tokenizer: any.
         frames: uint8 (frames, height, width).
 
-    Returns:
-        float32 of the same shape, in [0, 255]; codes of the whole clip.
+    Yields:
+        float32 (frames, height, width) in [0, 255], in order, as many frames in all as the clip has.
     """
     import numpy as np
     import torch
 
     num, height, width = frames.shape
-    patch, dtype = tokenizer.config.patch, next(tokenizer.parameters()).dtype
-    more = ((0, 1 - num % 2), (0, -height % patch), (0, -width % patch))
-    tokens = 0
+    dtype = next(tokenizer.parameters()).dtype
+    padded, causal = _padded(tokenizer, frames), tokenizer.config.causal
+    chunk = _CHUNK if causal else num
 
     def pieces() -> Iterator[torch.Tensor]:
         for start in range(0, num, chunk):
             piece = frames[start : start + chunk]
-            ends = (more[0] if start + chunk >= num else (0, 0), *more[1:])
-            video = torch.from_numpy(np.pad(piece, ends, mode="edge")).to(dtype) / 255
+            ends = padded[0] - num if start + chunk >= num else 0
+            piece = np.pad(piece, ((0, ends), (0, padded[1] - height), (0, padded[2] - width)), mode="edge")
+            video = torch.from_numpy(piece).to(dtype) / 255
             yield video[None, :, None].expand(-1, -1, tokenizer.config.channels, -1, -1)
 
-    def counted(codes: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-        nonlocal tokens
-        for piece in codes:
-            tokens += piece.numel()
-            yield piece
-
-    chunk = _CHUNK if tokenizer.config.causal else num
     with torch.inference_mode():
-        if tokenizer.config.causal:
-            made = tokenizer.decode_stream(counted(tokenizer.encode_stream(pieces())))
+        if causal:
+            made = tokenizer.decode_stream(tokenizer.encode_stream(pieces()))
         else:
-            made = (tokenizer.decode(codes) for codes in counted(tokenizer.encode(video) for video in pieces()))
-        parts = [255 * piece[0].float().mean(dim=1).clamp(0, 1) for piece in made]
-    return torch.cat(parts)[:num, :height, :width].numpy(), tokens
+            made = (tokenizer.decode(tokenizer.encode(video)) for video in pieces())
+        done = 0
+        for piece in made:
+            again = 255 * piece[0, : num - done, :, :height, :width].float().mean(dim=1).clamp(0, 1)
+            done += len(again)
+            yield again.numpy()
+
+
+def _padded(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> tuple[int, int, int]:
+    """Frames, height and width that the tokenizer takes, at least those of the clip."""
+    (num, *size), patch = frames.shape, tokenizer.config.patch
+    height, width = (side + -side % patch for side in size)
+    return num + 1 - num % 2, height, width
+
+
+def _compared(
+    tokenizer: "VideoTokenizer", frames: "np.ndarray", rows: list[tuple[float, ...]]
+) -> Iterator["np.ndarray"]:
+    """Original, reconstruction and difference side by side, frame by frame; then adds the clip's figures to `rows`."""
+    import numpy as np
+
+    sums, done = np.zeros(3), 0
+    for again in round_trip_pieces(tokenizer, frames):
+        piece = frames[done : done + len(again)]
+        done += len(again)
+        sums += _error_sums(piece, again)
+        difference = np.clip(128 + again / 2 - piece / 2, 0, 255)
+        yield from np.concatenate([piece, again.round(), difference.round()], axis=2).astype(np.uint8)
+    tokens = math.prod(tokenizer.grid_shape(*_padded(tokenizer, frames)))
+    rows.append((len(frames), tokens, sums[0] / frames.size, sums[1] / frames.size, sums[2] / len(frames)))
 
 
 def _clips(path: Path) -> Iterator[tuple[str, "np.ndarray", float]]:
@@ -142,20 +168,15 @@ def _read_array(path: Path) -> "np.ndarray":
     return array if array.ndim == 4 else array[None]
 
 
-def _errors(frames: "np.ndarray", again: "np.ndarray") -> tuple[float, float, float]:
-    """MSE, MAE and SSIM of a clip, NaN for an SSIM whose window is larger than the picture."""
+def _error_sums(frames: "np.ndarray", again: "np.ndarray") -> tuple[float, float, float]:
+    """Sums of squared and absolute errors and of each frame's SSIM, NaN where its window is larger than the picture."""
     import torch
 
     from echopulse.evaluation.pixel import SSIM_WINDOW, ssim_map
 
-    square = absolute = similar = 0.0
-    for start in range(0, len(frames), _CHUNK):
-        x, y = (torch.from_numpy(part[start : start + _CHUNK] / 255.0) for part in (frames, again))
-        square += float((x - y).square().sum())
-        absolute += float((x - y).abs().sum())
-        fits = min(x.shape[1:]) >= SSIM_WINDOW
-        similar += float(ssim_map(x, y).mean(dim=(1, 2)).sum()) if fits else math.nan
-    return square / frames.size, absolute / frames.size, similar / len(frames)
+    x, y = (torch.from_numpy(part / 255.0) for part in (frames, again))
+    similar = float(ssim_map(x, y).mean(dim=(1, 2)).sum()) if min(x.shape[1:]) >= SSIM_WINDOW else math.nan
+    return float((x - y).square().sum()), float((x - y).abs().sum()), similar
 
 
 def _figures(rows: list[tuple[float, ...]], tokenizer: "VideoTokenizer", checkpoint: str) -> dict[str, Any]:

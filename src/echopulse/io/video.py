@@ -93,6 +93,23 @@ def write_clip(clip: EchoClip, path: str | Path, *, overlay: bool = False) -> Pa
     return path
 
 
+def write_pictures(pictures: Iterable[np.ndarray], fps: float, path: Path) -> None:
+    """Writes pictures to an .mp4 as they come, so that memory does not grow with their number.
+
+    Args:
+        pictures: uint8 (height, width), all of one size.
+        fps: frames per second.
+        path: where to write; complete or not at all.
+
+    Raises:
+        InputError: a frame rate that the format cannot hold.
+    """
+    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        raise InputError(f"{path}: {fps:g} frames/s; .mp4 holds {FPS_RANGE[0]:g} to {FPS_RANGE[1]:g}")
+    with whole_file(path) as temporary:
+        _encode_mp4(temporary, pictures, fps, note="")
+
+
 def read_video(path: str | Path) -> EchoClip:
     """Reads a video file as a grey clip, with the note that `write_clip` left in it.
 
@@ -177,10 +194,14 @@ def _clip(frames: np.ndarray, fps: float, note: dict[str, Any]) -> EchoClip:
 
 
 def _write_mp4(clip: EchoClip, pictures: Iterable[np.ndarray], note: str, path: Path) -> None:
+    _encode_mp4(path, pictures, clip.fps, note)
+
+
+def _encode_mp4(path: Path, pictures: Iterable[np.ndarray], fps: float, note: str) -> None:
     # One thread and no macroblock tree: with it, x264 gives other bytes from run to run on small pictures.
     options = {"crf": "14", "preset": "medium", "threads": "1", "mbtree": "0"}
     even = (_padded_to_even(picture) for picture in pictures)
-    _encode(path, "mp4", "libx264", ("yuv420p", "yuv420p"), options, clip.fps, even, note)
+    _encode(path, "mp4", "libx264", ("yuv420p", "yuv420p"), options, fps, even, note)
 
 
 def _write_avi(clip: EchoClip, pictures: Iterable[np.ndarray], note: str, path: Path) -> None:

@@ -72,6 +72,9 @@ class Vgg16Features(nn.Module):
         InputError: not that file.
     """
 
+    _mean: Tensor
+    features: nn.Sequential
+
     def __init__(self, file: Path) -> None:
         super().__init__()
         self.features = _vgg16_layers()

@@ -1,0 +1,99 @@
+"""Which quantizer, and what do the perceptual and adversarial losses buy? Six networks at equal steps.
+
+    python benchmarks/tokenizer_ablation.py -o RUNS --data SET... --test HELD-OUT... [--preset base] [--steps 600]
+
+LFQ, FSQ and BSQ with as many bits as the preset's codebook, each with and without the perceptual and adversarial terms
+of the preset's recipe; all else is equal. Each arm is a run in its own folder: one that is finished is not repeated,
+one that was stopped goes on where it was. The last line is JSON.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenizer_quality import measure, read_clips
+
+from echopulse.config import load_json, save_json
+from echopulse.errors import InputError
+from echopulse.models.presets import tokenizer_config
+from echopulse.models.quantizer import QuantizerConfig
+from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+from echopulse.sampling.pipeline import fast_dtype
+from echopulse.training.engine import train
+from echopulse.training.recipes import tokenizer_losses, tokenizer_recipe
+from echopulse.training.tokenizer import tokenizer_task
+
+COLUMNS = ("psnr", "ssim", "share_of_codes", "bits_per_token", "spectrum_low", "spectrum_high", "minutes")
+
+
+def quantizers(preset: str) -> dict[str, TokenizerConfig]:
+    """The preset's network with each quantizer; binary ones have the bits of its codebook, rounded."""
+    config = tokenizer_config(preset)
+    bits = round(math.log2(math.prod(config.quantizer.levels)))
+    binary = {kind: QuantizerConfig(kind=kind, levels=(2,) * bits, group=bits) for kind in ("lfq", "bsq")}
+    assert config.quantizer.kind == "fsq"
+    return {kind: replace(config, quantizer=each) for kind, each in (binary | {"fsq": config.quantizer}).items()}
+
+
+def run_arm(folder: Path, config: TokenizerConfig, texture: bool, options: argparse.Namespace) -> dict[str, Any]:
+    """Trains and measures one network, as far as that is not done yet."""
+    result = folder / "result.json"
+    asked = {name: getattr(options, name) for name in ("preset", "steps", "batch", "seed", "clips", "frames")}
+    asked |= {"data": sorted(map(str, options.data)), "test": sorted(map(str, options.test))}
+    if result.exists():
+        done = load_json(result)
+        if done["asked"] != asked:
+            raise InputError(f"{folder} was made with other options ({done['asked']}); choose another folder")
+        return done
+    recipe = tokenizer_recipe(options.preset)
+    settings = replace(recipe, steps=options.steps, batch=options.batch or recipe.batch, seed=options.seed)
+    losses, textures = tokenizer_losses(options.preset, options.steps)
+    losses = replace(losses, continuous_steps=min(losses.continuous_steps, options.steps // 5))
+    if not texture:
+        losses = replace(losses, perceptual="none", adversarial="none")
+    task = tokenizer_task(
+        config, options.data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures
+    )
+    begin = time.monotonic()
+    resume = any((folder / name).exists() for name in ("checkpoint", ".checkpoint.old"))
+    train(task, settings, folder, resume=resume, quiet=True)
+    minutes = (time.monotonic() - begin) / 60
+    network = VideoTokenizer.from_pretrained(folder).to(fast_dtype())
+    figures, _ = measure(network, read_clips(options.test, options.frames, options.clips))
+    save_json(result, {"asked": asked, "minutes": minutes, "resumed": resume} | figures)
+    return load_json(result)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="SET")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, metavar="SET")
+    parser.add_argument("--preset", default="base", choices=("base", "compact"))
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, help="clips a step, in place of the recipe's")
+    parser.add_argument("--clips", type=int, default=40, help="at most so many to test on")
+    parser.add_argument("--frames", type=int, default=75, help="of a clip to test on")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    table = {}
+    try:
+        print(f"{'arm':14}" + "".join(f"{name:>16}" for name in COLUMNS))
+        for kind, config in quantizers(options.preset).items():
+            for texture in (False, True):
+                arm = f"{kind}-{'texture' if texture else 'pixels'}"
+                table[arm] = run_arm(options.output / arm, config, texture, options)
+                print(f"{arm:14}" + "".join(f"{table[arm][name]:16.4g}" for name in COLUMNS), flush=True)
+    except InputError as error:
+        parser.error(str(error))
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()
