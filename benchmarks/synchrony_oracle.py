@@ -4,8 +4,8 @@
 
 Phantom patients that no network has seen, segmented by the shipped segmenter. The oracle renders the patient from the
 ECG moved by a known time; the deaf one shows the unmoved clip again, with fresh noise in its pixels. Measured shift
-against given shift: slope 1 for the oracle, 0 for the deaf. Then ED and ES against the own ECG and against another patient's.
-The last line is JSON.
+against given shift: slope 1 for the oracle, 0 for the deaf. Then ED and ES against the own ECG and against another
+patient's. The last line is JSON.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network, locate_checkpoint, save_network
-from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
+from echopulse.models.critic import TokenCritic
+from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures
 from echopulse.models.presets import generator_config, tokenizer_config
+from echopulse.models.published_generator import PublishedGenerator, PublishedGeneratorConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
 
@@ -69,6 +71,28 @@ def _run_generator(network: VideoTransformer, inputs: tuple[Tensor, ...]) -> tup
     return (network(codes, known, Conditions(window, *rest)),)
 
 
+def _critic_inputs() -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(9)
+    tokens, fine = torch.randn(2, 30, 32, generator=random), torch.randn(2, 188, 16, generator=random)
+    visible = torch.ones(2, 30, dtype=torch.bool)
+    codes, _, *rest = _generator_inputs()[4:]
+    return tokens, fine, torch.linspace(-1, 1, 30).repeat(2, 1), visible, codes, *rest
+
+
+def _run_critic(network: TokenCritic, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    tokens, fine, times, visible, codes, *rest = inputs
+    return (network(codes, Conditions(EcgFeatures(tokens, times, visible, fine), *rest)),)
+
+
+def _published_inputs() -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(10)
+    return torch.randn(2, 1, 24, generator=random), torch.randint(0, 65, (2, 4, 8, 8), generator=random)
+
+
+def _run_published(network: PublishedGenerator, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (network.logits(inputs[1], inputs[0]),)
+
+
 CONTRACTS = [
     Contract(
         VideoTokenizer,
@@ -96,6 +120,25 @@ CONTRACTS = [
         _run_generator,
         ((2, 4, 8, 8, 20),),
         2,
+    ),
+    Contract(
+        EcgEncoder,
+        EcgEncoderConfig,
+        replace(generator_config("tiny").ecg, published=True),
+        _ecg_inputs,
+        _run_encoder,
+        ((2, 30, 32), (2, 30), (2, 30), (2, 188, 16)),
+        2,
+    ),
+    Contract(TokenCritic, GeneratorConfig, generator_config("tiny"), _critic_inputs, _run_critic, ((2, 4, 8, 8),), 2),
+    Contract(
+        PublishedGenerator,
+        PublishedGeneratorConfig,
+        PublishedGeneratorConfig(64, 256, width=32, depth=2, heads=2, head_dim=16, context_dim=24, bias_width=16),
+        _published_inputs,
+        _run_published,
+        ((2, 4, 8, 8, 64),),
+        1,
     ),
 ]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from echopulse.models.quantizer import join_factors
-from echopulse.objectives.masked import masked_code_loss
+from echopulse.objectives.masked import critic_loss, masked_code_loss, masked_patch_loss
 from echopulse.objectives.reconstruction import reconstruction_loss
 
 FACTORS = (3, 2)
@@ -58,17 +58,6 @@ def test_certain_answer_costs_nothing() -> None:
     assert float(terms["cross_entropy"]) < 1e-6 and float(terms["accuracy"]) == 1
 
 
-def test_global_count_makes_shares_add_up_to_the_whole() -> None:
-    logits, codes, hidden = _case()
-    whole = masked_code_loss(logits, codes, hidden, FACTORS)["cross_entropy"]
-    count = hidden.sum()
-    shares = [
-        masked_code_loss(logits[i : i + 1], codes[i : i + 1], hidden[i : i + 1], FACTORS, count)["cross_entropy"]
-        for i in range(2)
-    ]
-    torch.testing.assert_close(shares[0] + shares[1], whole)
-
-
 def test_gradient_is_zero_on_visible_positions() -> None:
     logits, codes, hidden = _case()
     logits.requires_grad_()
@@ -83,3 +72,32 @@ def test_reconstruction_is_the_mean_squared_error_of_the_frames_that_count() -> 
     assert float(reconstruction_loss(video, again)) == pytest.approx((0.01 + 0.04 + 25) / 3)
     mask = torch.tensor([[True, True, False]])
     assert float(reconstruction_loss(video, again, mask)) == pytest.approx(0.025)
+
+
+def test_patch_error_is_one_for_the_mean_and_zero_for_the_normalised_truth() -> None:
+    ecg = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1)) * 5 + 2
+    hidden = torch.tensor([True, False, True]).expand(2, 3, 3)
+    patches = ecg.view(2, 3, 3, 4)
+    normed = (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, keepdim=True, correction=0)
+    mean = masked_patch_loss(torch.zeros(2, 3, 3, 4), ecg, hidden)["patch_error"]
+    exact = masked_patch_loss(normed, ecg, hidden)["patch_error"]
+    assert float(mean) == pytest.approx(1, abs=1e-3) and float(exact) < 1e-6
+    wrong_where_seen = torch.where(hidden[..., None], normed, normed + 9)
+    assert float(masked_patch_loss(wrong_where_seen, ecg, hidden)["patch_error"]) < 1e-6
+
+
+def test_flat_patches_cost_nothing_when_drawn_flat() -> None:
+    hidden = torch.ones(1, 1, 2, dtype=torch.bool)
+    assert float(masked_patch_loss(torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 8), hidden)["patch_error"]) == 0
+
+
+def test_critic_loss_is_the_mean_binary_cross_entropy() -> None:
+    scores, real = (
+        torch.tensor([[2.0, -1.0, 0.5]]).view(1, 1, 1, 3),
+        torch.tensor([True, False, False]).view(1, 1, 1, 3),
+    )
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log1p(math.exp(0.5))) / 3
+    terms = critic_loss(scores, real)
+    assert float(terms["critic_entropy"]) == pytest.approx(expected, rel=1e-5)
+    assert float(terms["accuracy"]) == pytest.approx(2 / 3)
+    assert float(critic_loss(torch.zeros(1, 1, 1, 3), real)["critic_entropy"]) == pytest.approx(math.log(2))

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from echopulse.errors import InputError
+from echopulse.models.critic import TokenCritic
 from echopulse.models.ecg_encoder import EcgFeatures
+from echopulse.models.presets import generator_config
 from echopulse.models.quantizer import split_factors
 from echopulse.models.video_transformer import Conditions
 from echopulse.sampling.decode import DecodeSettings, decode_window
+from echopulse.sampling.schedule import halton_rank
 
 FACTORS = (16, 4)
 SHAPE = (1, 4, 8, 8)
@@ -176,6 +180,114 @@ def test_guidance_extrapolates_from_the_null_branch(known_answer: Callable, cond
     assert made[3.0].unique().tolist() == [4]
 
 
+# what decides which codes stay -----------------------------------------------------------------------
+
+
+class KnownScores(TokenCritic):
+    """Scores codes by a function of them, and remembers what it saw."""
+
+    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(generator_config("tiny"))
+        self.score = score
+        self.calls: list[Tensor] = []
+
+    def forward(self, codes: Tensor, conditions: Conditions) -> Tensor:
+        self.calls.append(codes.clone())
+        return self.score(codes)
+
+
+def test_critic_decides_and_takes_back_what_it_doubts(known_answer: Callable, conditions: Conditions) -> None:
+    """Draws are uniform over 64 codes and the critic believes in the even ones alone: what it hides, given or drawn
+    before, is drawn again, so that few odd ones are left. By confidence, half of all codes stay odd."""
+    shares = {}
+    for order in ("critic", "confidence"):
+        model, critic = known_answer(torch.zeros(20)), KnownScores(lambda codes: 100.0 * (codes % 2 == 0))
+        settings = DecodeSettings(steps=16, order=order, guidance=1.0)
+        made = decode_window(model, *_hidden(), conditions, settings, _seeded(), critic)
+        shares[order] = float((made % 2 == 1).float().mean())
+        assert len(critic.calls) == (15 if order == "critic" else 0)
+        hidden = [int((~known).sum()) for _, known, _ in model.calls]
+        assert hidden == [256] + [math.ceil(256 * math.cos(math.pi / 2 * i / 16)) for i in range(1, 16)]
+    assert shares["critic"] < 0.1 and 0.4 < shares["confidence"] < 0.6
+
+
+def test_critic_may_hide_again_what_stayed_but_never_what_was_given(
+    known_answer: Callable, conditions: Conditions, truth: Tensor
+) -> None:
+    known = torch.rand(SHAPE, generator=_seeded(5)) < 0.4
+    model, critic = known_answer(torch.zeros(20)), KnownScores(lambda codes: torch.rand(codes.shape))
+    codes = torch.where(known, truth, 0)
+    settings = DecodeSettings(steps=8, guidance=1.0)
+    made = decode_window(model, codes, known, conditions, settings, _seeded(), critic)
+    assert torch.equal(made[known], truth[known])
+    visible = [asked[:1] for _, asked, _ in model.calls]
+    assert all((now | ~known).all() for now in visible)
+    assert any((before & ~now).any() for before, now in pairwise(visible))
+
+
+def test_critic_that_knows_nothing_leaves_the_codes_as_the_model_draws_them(
+    known_answer: Callable, conditions: Conditions
+) -> None:
+    critic = KnownScores(lambda codes: torch.zeros(codes.shape))
+    model = known_answer(torch.zeros(20))
+    made = [
+        decode_window(model, *_hidden(), conditions, DecodeSettings(steps=4), _seeded(i), critic) for i in range(12)
+    ]
+    counts = torch.bincount(torch.stack(made).flatten(), minlength=64)
+    assert counts.min() > 20 and counts.max() < 83
+
+
+def test_automatic_order_is_the_critic_where_there_is_one(known_answer: Callable, conditions: Conditions) -> None:
+    model = known_answer(torch.zeros(20))
+    for order, asked in (("auto", 3), ("critic", 3), ("confidence", 0), ("halton", 0)):
+        critic = KnownScores(lambda codes: torch.zeros(codes.shape))
+        decode_window(model, *_hidden(), conditions, DecodeSettings(steps=4, order=order), _seeded(), critic)
+        assert len(critic.calls) == asked
+    plain, automatic = (
+        decode_window(model, *_hidden(), conditions, DecodeSettings(steps=4, order=order), _seeded())
+        for order in ("confidence", "auto")
+    )
+    assert torch.equal(plain, automatic)
+    with pytest.raises(InputError, match="this checkpoint has none"):
+        decode_window(model, *_hidden(), conditions, DecodeSettings(order="critic"), _seeded())
+
+
+def test_halton_reveals_places_in_its_order_from_a_random_start(known_answer: Callable, conditions: Conditions) -> None:
+    seen = []
+    for seed in (0, 1, 1):
+        model = known_answer(torch.zeros(20))
+        decode_window(model, *_hidden(), conditions, DecodeSettings(steps=4, order="halton"), _seeded(seed))
+        hidden = [int((~known[:1]).sum()) for _, known, _ in model.calls]
+        assert hidden == [256] + [math.ceil(256 * math.cos(math.pi / 2 * i / 4)) for i in (1, 2, 3)]
+        seen.append(model.calls[1][1][0])
+    assert not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
+    first = (halton_rank((4, 8, 8)) < 256 - hidden[1]).nonzero()
+    rolled = {tuple(row) for row in seen[0].nonzero().tolist()}
+    shifts = [(t, y, x) for t in range(4) for y in range(8) for x in range(8)]
+    sizes = torch.tensor([4, 8, 8])
+    assert any({tuple(row) for row in ((first + torch.tensor(s)) % sizes).tolist()} == rolled for s in shifts)
+
+
+def test_temperature_moves_towards_its_end(known_answer: Callable, conditions: Conditions) -> None:
+    settings = DecodeSettings(steps=18, temperature=0.9, final_temperature=0.0)
+    temperatures = [settings.temperature_at(step) for step in range(18)]
+    assert temperatures == pytest.approx([0.9 * (18 - step) / 18 for step in range(18)])
+    assert {DecodeSettings(temperature=0.7).temperature_at(step) for step in range(8)} == {0.7}
+    logits = torch.zeros(20)
+    logits[3] = logits[16 + 2] = 3.0
+    cold, warm = (
+        decode_window(
+            known_answer(logits),
+            *_hidden(),
+            conditions,
+            DecodeSettings(steps=6, guidance=1.0, choice_temperature=0.0, order="halton", final_temperature=final),
+            _seeded(),
+        )
+        for final in (0.0, None)
+    )
+    assert float((cold == 14).float().mean()) > float((warm == 14).float().mean()) + 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -186,6 +298,8 @@ def test_guidance_extrapolates_from_the_null_branch(known_answer: Callable, cond
         (dict(guidance=21.0), "guidance is 21"),
         (dict(temperature=0.0), "temperature is 0"),
         (dict(temperature=float("nan")), "temperature is nan"),
+        (dict(final_temperature=-1.0), "final temperature is -1"),
+        (dict(order="random"), "order is 'random'"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict, message: str) -> None:

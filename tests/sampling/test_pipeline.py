@@ -1,12 +1,15 @@
 """From an ECG to a clip through the whole chain of tiny random networks."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from echopulse.api import EchoPulse
 from echopulse.config import save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
@@ -14,8 +17,9 @@ from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import VideoTransformer
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.pipeline import GenerationRequest, Pipeline, fast_dtype
-from echopulse.signals import EcgSignal
+from echopulse.sampling.pipeline import Pipeline, fast_dtype
+from echopulse.sampling.request import GenerationRequest, Take
+from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack
 
 Ecgs = tuple[EcgSignal, EcgSignal]
@@ -166,3 +170,130 @@ def test_impossible_requests_are_refused(change: dict, message: str) -> None:
 @pytest.mark.parametrize(("seconds", "fps", "frames"), [(3.0, 25.0, 75), (0.04, 25.0, 1), (1.0, 12.5, 12), (1, 60, 60)])
 def test_number_of_frames(seconds: float, fps: float, frames: int) -> None:
     assert GenerationRequest(seconds=seconds, fps=fps).num_frames == frames
+
+
+# several clips at once ------------------------------------------------------------------------------------
+
+
+def test_a_batch_gives_what_its_clips_give_alone(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    """Another ECG, another number of leads, another rate, view, seed and start in every row."""
+    takes = [
+        Take(ecgs[0], GenerationRequest(seconds=0.4, seed=1)),
+        Take(ecgs[1].select(("II",)), GenerationRequest("a2c", seconds=0.5, fps=20.0, seed=2, ef_percent=30.0)),
+        Take(None, GenerationRequest(seconds=0.4, seed=3, start_s=1.0)),
+    ]
+    together, _ = pipeline.generate(takes)
+    for take, clip in zip(takes, together, strict=True):
+        alone, _ = pipeline(take.ecg, take.request)
+        assert np.abs(clip.frames.astype(int) - alone.frames).max() <= 1
+        assert clip.provenance == alone.provenance
+        assert (clip.fps, clip.view, clip.start_s) == (alone.fps, alone.view, alone.start_s)
+    assert [clip.provenance["condition"] for clip in together] == ["ecg", "ecg", "nothing"]
+    assert "ecg_source" not in together[2].provenance
+
+
+def test_without_ecg_the_ecg_does_not_matter(pipeline: Pipeline) -> None:
+    image = np.full((128, 128), 90, np.uint8)
+    clip, _ = pipeline(None, GenerationRequest(seconds=0.4), image=image)
+    assert clip.ecg is None and clip.start_s == 0 and clip.provenance["condition"] == "image"
+
+
+# going on from a clip -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [6, 9, 40])
+def test_a_clip_goes_on_where_the_one_before_ended(pipeline: Pipeline, ecgs: Ecgs, frames: int) -> None:
+    model = EchoPulse(pipeline)
+    before = model(ecgs[0], view="a2c", seconds=frames / 20, fps=20.0)
+    more = model(ecgs[0], seconds=0.75, continue_from=before)
+    assert (more.num_frames, more.fps, more.view) == (15, 20.0, "a2c")
+    assert more.start_s == pytest.approx(before.start_s + frames / 20)
+    assert more.provenance["condition"] == "ecg+clip"
+
+
+def test_going_on_keeps_memory_and_clock(
+    pipeline: Pipeline, ecgs: Ecgs, known_answer: Callable[..., torch.nn.Module]
+) -> None:
+    """The first window is told of the first frame, of the last four, and of the time that has passed."""
+    generator = known_answer(torch.zeros(20))
+    told = Pipeline(pipeline.tokenizer, generator, {}, torch.float32)  # type: ignore[arg-type]
+    pictures = np.random.default_rng(0).integers(0, 256, (31, 128, 128), dtype=np.uint8)
+    before = EchoClip(pictures, fps=25.0, start_s=0.5, view="a4c")
+    told(ecgs[0], GenerationRequest(seconds=0.2), previous=before, settings=DecodeSettings(steps=1))
+    codes, known, conditions = generator.calls[0]  # type: ignore[union-attr]
+    with torch.inference_mode():
+        whole = told.tokenizer.encode(torch.from_numpy(pictures)[None, :, None] / 255)
+    assert known[0, :, 0, 0].tolist() == [True, True, True, False]
+    assert torch.equal(codes[0, 0], whole[0, 0]) and torch.equal(codes[0, 1:3], whole[0, -2:])
+    assert float(conditions.first_gap_s[0]) == pytest.approx(27 / 25)
+
+
+def test_the_decoder_sees_what_it_goes_on_from(pipeline: Pipeline, ecgs: Ecgs) -> None:
+    """New frames equal the tail of old and new codes decoded as one clip."""
+    before, _ = pipeline(ecgs[0], GenerationRequest(seconds=9 / 25))
+    more, _ = pipeline(ecgs[0], GenerationRequest(seconds=0.16), previous=before)
+    other = EchoClip(255 - before.frames, fps=25.0, start_s=before.start_s, view="a4c")
+    assert not np.array_equal(pipeline(ecgs[0], GenerationRequest(seconds=0.16), previous=other)[0].frames, more.frames)
+    again, _ = pipeline(ecgs[0], GenerationRequest(seconds=0.16), previous=before)
+    assert np.array_equal(again.frames, more.frames)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(fps=20.0), "has 25 frames/s; 20 were asked for"),
+        (dict(start_s=9.0), "leave the start out"),
+        (dict(image=np.zeros((128, 128), np.uint8)), "expected one of them"),
+        (dict(continue_from=EchoClip(np.zeros((5, 128, 128), np.uint8), 25.0)), "has 5 frames; expected 6 or more"),
+        (dict(continue_from=EchoClip(np.zeros((9, 64, 64), np.uint8), 25.0)), "expected uint8 of"),
+        (dict(fps=0.0), "frame rate is 0"),
+        (dict(view=""), "unknown view ''"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(pipeline: Pipeline, ecgs: Ecgs, change: dict, message: str) -> None:
+    before = EchoClip(np.zeros((9, 128, 128), np.uint8), 25.0)
+    with pytest.raises(InputError, match=message):
+        EchoPulse(pipeline)(ecgs[0], **{"seconds": 0.2, "continue_from": before, **change})
+
+
+# the public stream ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_streamed_frames_are_those_of_the_call(pipeline: Pipeline, ecgs: Ecgs, further: bool) -> None:
+    model = EchoPulse(pipeline)
+    before = model(ecgs[0], seconds=0.4) if further else None
+    arguments = dict(seconds=0.7, seed=5, ef_percent=40.0, view="a2c", continue_from=before)
+    streamed = list(model.stream(ecgs[0], **arguments))  # type: ignore[arg-type]
+    whole = model(ecgs[0], **arguments)  # type: ignore[arg-type]
+    assert np.array_equal(np.stack(streamed), whole.frames)
+
+
+def test_an_hour_can_be_begun_and_left(
+    pipeline: Pipeline, ecgs: Ecgs, known_answer: Callable[..., torch.nn.Module]
+) -> None:
+    """Nothing is computed ahead of what was taken."""
+    generator = known_answer(torch.zeros(20))
+    model = EchoPulse(Pipeline(pipeline.tokenizer, generator, {}, torch.float32))  # type: ignore[arg-type]
+    frames = list(islice(model.stream(ecgs[0], settings=DecodeSettings(steps=1)), 30))
+    assert all(frame.shape == (128, 128) and frame.dtype == np.uint8 for frame in frames)
+    assert len(generator.calls) == 13  # type: ignore[arg-type]  # 7 frames, then 2 a window
+
+
+@pytest.mark.parametrize("fps", [10.0, 23.976, 60.0])
+@pytest.mark.parametrize("seconds", [0.11, 0.5])
+def test_any_length_and_rate_can_be_asked_for(pipeline: Pipeline, ecgs: Ecgs, seconds: float, fps: float) -> None:
+    clip = EchoPulse(pipeline)(ecgs[0], seconds=seconds, fps=fps, settings=DecodeSettings(steps=1))
+    assert clip.num_frames == max(1, round(seconds * fps))
+
+
+def test_the_wanted_ef_reaches_every_window(
+    pipeline: Pipeline, ecgs: Ecgs, known_answer: Callable[..., torch.nn.Module]
+) -> None:
+    generator = known_answer(torch.zeros(20))
+    told = Pipeline(pipeline.tokenizer, generator, {}, torch.float32)  # type: ignore[arg-type]
+    told(ecgs[0], GenerationRequest(seconds=0.6, ef_percent=35.0), settings=DecodeSettings(steps=2, guidance=3.0))
+    for _, known, conditions in generator.calls:  # type: ignore[union-attr]
+        rows = [round(float(ef), 4) for ef in conditions.ef]
+        assert rows[0] == 0.35 and len(rows) == len(known)
+        assert all(np.isnan(rows[1:])), "guidance pushes away from a heart of unknown EF"

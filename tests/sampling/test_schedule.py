@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from echopulse.sampling.schedule import cosine_share, keep_most_confident
+from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
 
 
 def test_cosine_goes_from_all_hidden_to_none() -> None:
@@ -43,3 +43,15 @@ def test_at_least_one_is_always_revealed(num_hidden: int) -> None:
 
 def test_nothing_hidden_stays_so() -> None:
     assert not keep_most_confident(torch.randn(2, 6), torch.zeros(2, 6, dtype=torch.bool), 3).any()
+
+
+@pytest.mark.parametrize("grid", [(4, 8, 8), (6, 16, 16), (1, 3, 5)])
+def test_halton_gives_every_place_one_turn(grid: tuple[int, int, int]) -> None:
+    assert sorted(halton_rank(grid).flatten().tolist()) == list(range(torch.Size(grid).numel()))
+
+
+def test_first_turns_of_halton_are_spread_evenly() -> None:
+    """An eighth of all places: every octant of the grid gets its share, where chance would leave gaps."""
+    first = (halton_rank((8, 16, 16)) < 256).float()
+    octants = first.view(2, 4, 2, 8, 2, 8).sum((1, 3, 5))
+    assert octants.min() >= 28 and octants.max() <= 36

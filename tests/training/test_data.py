@@ -23,7 +23,7 @@ from echopulse.training.tokenizer import TokenizerTask
 def _flat(batch: Any) -> list[torch.Tensor]:
     if isinstance(batch, torch.Tensor):
         return [batch]
-    return [leaf for part in batch for leaf in _flat(part)]
+    return [leaf for part in batch if part is not None for leaf in _flat(part)]
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])

@@ -78,7 +78,9 @@ def test_run_leaves_log_samples_checkpoint_and_export(
     expected = {"psnr_db", "reconstruction"} if stage == "tokenizer" else {"cross_entropy", "accuracy"}
     assert {"loss", "gradient_norm"} | expected <= set(log[0])
     picture = np.asarray(Image.open(run / "samples" / "0000003.png"))
-    assert picture.ndim == 2 and picture.shape[0] == (384 if stage == "tokenizer" else 256) and picture.shape[1] % 128 == 0
+    assert (
+        picture.ndim == 2 and picture.shape[0] == (384 if stage == "tokenizer" else 256) and picture.shape[1] % 128 == 0
+    )
     assert {path.name for path in (run / "checkpoint").iterdir()} == {
         "model.safetensors",
         "average.safetensors",
@@ -218,3 +220,33 @@ def test_tokenizer_learns_one_clip(prepared: Path) -> None:
         optimizer.step()
         losses.append(float(terms["reconstruction"].detach()))
     assert np.mean(losses[-3:]) < 0.67 * np.mean(losses[:3])
+
+
+class Counting(Line):
+    """A mean over more or fewer points, the same ones however they are split into batches."""
+
+    def __init__(self, splits: tuple[int, ...]) -> None:
+        super().__init__()
+        self.splits = splits
+
+    def batch(self, step: int, rank: int) -> Tensor:
+        points = torch.rand(12, 1, generator=torch.Generator().manual_seed(step // len(self.splits)))
+        return points.split(self.splits)[step % len(self.splits)]
+
+    def count(self, batch: Tensor) -> float:
+        return float(len(batch))
+
+    def losses(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = torch.mean((model(batch) - 2 * batch) ** 2)
+        return loss, {"error": loss}
+
+
+def test_every_term_weighs_the_same_however_batches_are_split(
+    settings: TrainSettings, read_log: ReadLog, tmp_path: Path
+) -> None:
+    for name, splits in (("one", (12,)), ("three", (1, 3, 8))):
+        train(Counting(splits), replace(settings, accumulate=len(splits)), tmp_path / name, quiet=True)
+    one, three = (np.load(tmp_path / name / "export" / "weights.npy") for name in ("one", "three"))
+    np.testing.assert_allclose(three, one, rtol=1e-5)
+    losses = [[line["loss"] for line in read_log(tmp_path / name)] for name in ("one", "three")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)

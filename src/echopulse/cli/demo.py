@@ -26,7 +26,7 @@ def demo(output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] =
         raise InputError(f"{output}: cannot make this folder ({error.strerror})") from error
     signal = read_ecg(record)
     video, strip, report = output / "echo.mp4", output / "frames.png", output / "report.json"
-    result = run_generation(signal, GenerationRequest(seconds=4.0), video, "compact", None, None, None, True)
+    result = run_generation(signal, GenerationRequest(seconds=4.0), video, overlay=True)
     save_json(report, result)
     _write_strip(video, strip)
     timing, ecg = result["timing_s"], result["ecg"]

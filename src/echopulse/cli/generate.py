@@ -2,14 +2,21 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
+from echopulse.cli.measure import measure
 from echopulse.config import save_json
 from echopulse.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def generate(
@@ -22,6 +29,8 @@ def generate(
     start: float | None = None,
     ef: float | None = None,
     image: Path | None = None,
+    text: str | None = None,
+    text_encoder: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
     rate: float | None = None,
     checkpoint: str = "compact",
     steps: int | None = None,
@@ -41,12 +50,14 @@ def generate(
         start: where in the ECG the video starts, in seconds; its beginning if left out.
         ef: wanted ejection fraction in percent; the ECG decides if left out.
         image: picture to start from.
+        text: a description, for checkpoints that were trained with text.
+        text_encoder: folder of the T5 model that reads the text.
         rate: sampling rate in Hz of an ECG file that does not say it.
         checkpoint: shipped name, folder or hub repository.
         steps: passes through the network for one window.
         guidance: how strongly the ECG is followed; 1 switches guidance off.
         overlay: draw the ECG under the picture.
-        report: also write a JSON report.
+        report: also write a JSON report, with the ejection fraction and beats measured on the video.
     """
     from echopulse.io.ecg import read_ecg
     from echopulse.io.video import check_output
@@ -57,11 +68,22 @@ def generate(
         raise InputError(f"{report}: cannot write the report there; give a file in an existing folder")
     if overlay and output.suffix.lower() == ".npz":
         raise InputError(f"{output}: .npz holds data, no drawing; leave out --overlay or choose .mp4, .gif or .avi")
-    request = GenerationRequest(view, seconds, fps, seed, start, ef)
+    request = GenerationRequest(view, seconds, fps, seed, start, ef, text)
     signal = read_ecg(ecg, sampling_rate_hz=rate, max_duration_s=(start or 0.0) + seconds + 60.0)
     if start is not None and not signal.start_s <= start < signal.end_s:
         raise InputError(f"--start is {start:g} s; the ECG covers {signal.start_s:g} to {signal.end_s:g} s")
-    result = run_generation(signal, request, output, checkpoint, image, steps, guidance, overlay)
+    given = {"steps": steps, "guidance": guidance}
+    result = run_generation(
+        signal,
+        request,
+        output,
+        checkpoint=checkpoint,
+        image=image,
+        text_encoder=text_encoder,
+        decoding={name: value for name, value in given.items() if value is not None},
+        overlay=overlay,
+        measured=report is not None,
+    )
     if report is not None:
         save_json(report, result)
     timing, video = result["timing_s"], result["video"]
@@ -73,29 +95,46 @@ def run_generation(
     signal: Any,
     request: Any,
     output: Path,
-    checkpoint: str,
-    image: Path | None,
-    steps: int | None,
-    guidance: float | None,
-    overlay: bool,
+    *,
+    checkpoint: str = "compact",
+    image: Path | None = None,
+    text_encoder: Path | None = None,
+    decoding: Mapping[str, Any] = MappingProxyType({}),
+    overlay: bool = False,
+    measured: bool = True,
 ) -> dict[str, Any]:
-    """Generates, writes and returns the report (layout: `formats.md`)."""
+    """Generates and writes a clip.
+
+    Args:
+        signal: the ECG.
+        request: what to generate.
+        output: the video.
+        checkpoint: shipped name, folder or hub repository.
+        image: picture to start from.
+        text_encoder: folder of the T5 model.
+        decoding: fields of `DecodeSettings` in place of the checkpoint's.
+        overlay: draw the ECG under the picture.
+        measured: segment the clip and read EF and beats.
+
+    Returns:
+        The report (layout: `docs/generate.md`).
+    """
     from echopulse.sampling.pipeline import Pipeline
     from echopulse.signals.processing import assess_quality
 
     clock = time.perf_counter()
-    pipeline = Pipeline.load(checkpoint)
+    pipeline = Pipeline.load(checkpoint, text_encoder=text_encoder)
     load_s = time.perf_counter() - clock
     quality = assess_quality(signal)
     if quality.verdict in ("flat", "poor"):
         print(f"echopulse: warning: ECG quality is {quality.verdict}: {'; '.join(quality.reasons)}", file=sys.stderr)
-    given = {"steps": steps, "guidance": guidance}
-    settings = replace(pipeline.default_settings, **{k: v for k, v in given.items() if v is not None})
+    settings = replace(pipeline.default_settings, **decoding)
     picture = None if image is None else read_picture(image, pipeline.size)
     clip, timing = pipeline(signal, request, image=picture, settings=settings)
     clock = time.perf_counter()
     clip.save(output, overlay=overlay)
     timing = {"load": load_s, **timing, "write": time.perf_counter() - clock}
+    beats = clip.provenance["r_times_s"]
     return {
         "ecg": {
             "file": Path(signal.source).name,
@@ -109,29 +148,31 @@ def run_generation(
         },
         "video": {"num_frames": clip.num_frames, "fps": clip.fps, "size": list(clip.frames.shape[1:])},
         "timing_s": {name: round(value, 4) for name, value in timing.items()},
-        "ef_percent": None,
-        "ed_times_s": None,
-        "es_times_s": None,
-        "null_because": "no segmenter is shipped yet, so nothing is measured on the video",
-        "r_times_s": clip.provenance["r_times_s"],
+        **(measure(clip.frames, clip.frame_times_s, np.array(beats)).plain() if measured else {}),
+        "r_times_s": beats,
         "provenance": clip.provenance,
     }
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> Any:
+def read_picture(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A picture file as grey uint8 of (height, width), fitted without distortion on black.
 
     Raises:
         InputError: no such file, or not a picture.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            grey = ImageOps.pad(picture.convert("L"), (size[1], size[0]), Image.Resampling.BICUBIC)
+            return fit_picture(picture, size)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a picture that can be read ({error})") from error
-    return np.asarray(grey)
+
+
+def fit_picture(picture: "Image", size: tuple[int, int]) -> np.ndarray:
+    """A picture as grey uint8 of (height, width), fitted without distortion on black."""
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.pad(picture.convert("L"), (size[1], size[0]), Image.Resampling.BICUBIC))

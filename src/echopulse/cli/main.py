@@ -17,6 +17,7 @@ from echopulse.cli.info import info
 from echopulse.cli.prepare import prepare
 from echopulse.cli.reconstruct import reconstruct
 from echopulse.cli.simulate import simulate
+from echopulse.cli.synthesize import synthesize
 from echopulse.cli.train import train
 from echopulse.errors import InputError
 
@@ -24,6 +25,7 @@ _COMMANDS = {
     "demo": demo,
     "generate": generate,
     "simulate": simulate,
+    "synthesize": synthesize,
     "prepare": prepare,
     "train": train,
     "reconstruct": reconstruct,

@@ -1,4 +1,4 @@
-"""`echopulse train`: both stages, from prepared sets."""
+"""`echopulse train`: every network, from prepared sets or the phantom."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,16 +12,21 @@ from echopulse.config import from_dict, load_json
 from echopulse.errors import InputError
 
 _NO_OPTIONS = TokenizerOptions()
+_PHANTOM_SECONDS = 3.0
+"""Length of a phantom clip for the generator; a longer one would only be more of the same patient."""
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "generator", "segmenter"]],
+    stage: tyro.conf.Positional[Literal["tokenizer", "ecg", "generator", "critic", "segmenter"]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")],
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SET...")] = (),
     phantom: int | None = None,
     preset: Literal["tiny", "compact", "base", "paper", "published"] = "compact",
     config: Path | None = None,
     tokenizer: Path | None = None,
+    ecg_init: Path | None = None,
+    text_encoder: Path | None = None,
+    generator: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
     accumulate: int | None = None,
@@ -33,13 +38,18 @@ def train(
     """Train one stage on prepared sets; `DIR/export` is the result.
 
     Args:
-        stage: `tokenizer` first, then `generator`; `segmenter` is the judge of EF and timing, from sets with masks.
+        stage: `tokenizer` first, then `generator`. `ecg` pre-trains the generator's ECG encoder; `critic` helps a
+            trained generator to sample; `segmenter` is the judge of EF and timing, from sets with masks.
         output: folder of the run: settings, log, TensorBoard events, samples, checkpoint, export.
         data: prepared sets, as `echopulse simulate` writes them.
-        phantom: for the tokenizer, in place of `--data`: that many phantom patients, rendered while training.
+        phantom: in place of `--data`: that many phantom patients, rendered while training; for `generator` and `critic`
+            once, before it.
         preset: size of the network and recipe; `base` and `published` are sizes of the tokenizer alone.
         config: JSON of the network's config, in place of the preset's.
         tokenizer: for the generator: a tokenizer run or checkpoint folder.
+        ecg_init: for the generator: start from this encoder, a run of `train ecg` or a converted checkpoint folder.
+        text_encoder: for the generator: folder of a T5 model; half of the windows then come with a description.
+        generator: for the critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
         accumulate: batches whose gradients are added up to one step.
@@ -55,7 +65,9 @@ def train(
 
     find_recipe = {
         "tokenizer": recipes.tokenizer_recipe,
+        "ecg": recipes.ecg_recipe,
         "generator": recipes.generator_recipe,
+        "critic": recipes.critic_recipe,
         "segmenter": recipes.segmenter_recipe,
     }
     recipe = find_recipe[stage](preset)
@@ -67,16 +79,28 @@ def train(
         raise InputError(f"--init, --lora and the options of losses are the tokenizer's; the {stage} has none of them")
     if phantom is not None and stage == "segmenter":
         raise InputError("the segmenter trains on masks; write a set with `echopulse simulate` and give --data")
-    if phantom is not None and stage == "generator":
-        raise InputError("the generator trains on cached tokens; write a set with `echopulse simulate` and give --data")
+    given_to = {
+        "--tokenizer": (tokenizer, "generator"),
+        "--ecg-init": (ecg_init, "generator"),
+        "--text-encoder": (text_encoder, "generator"),
+        "--generator": (generator, "critic"),
+    }
+    for name, (value, owner) in given_to.items():
+        if value is not None and stage != owner:
+            raise InputError(f"{name} is for `train {owner}`; the {stage} takes none")
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder; create it first")
     if (output / "checkpoint").exists() and not resume:
         raise InputError(f"{output} already holds a run; add --resume, or choose another folder")
+    clips = _clips(data, phantom, settings.seed, 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS)
     if stage == "tokenizer":
-        task = tokenizer_task(options, preset, config, _clips(data, phantom, settings.seed), settings)
+        task = tokenizer_task(options, preset, config, clips, settings)
     elif stage == "generator":
-        task = _generator_task(preset, config, data, settings, tokenizer, output)
+        task = _generator_task(preset, config, clips, settings, tokenizer, ecg_init, text_encoder, output)
+    elif stage == "ecg":
+        task = _ecg_task(preset, config, data, phantom, settings)
+    elif stage == "critic":
+        task = _critic_task(config, clips, settings, generator, output)
     else:
         task = _segmenter_task(preset, config, data, settings)
     parameters = sum(p.numel() for p in task.model.parameters())
@@ -85,33 +109,93 @@ def train(
     print(f"done: {output / 'export'}")
 
 
-def _clips(data: tuple[Path, ...], phantom: int | None, seed: int):
+def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, seconds: float):
     from echopulse.phantom.series import ClipSeries
     from echopulse.training.phantom_data import PhantomDataset
 
-    return data if phantom is None else PhantomDataset(ClipSeries(seconds=1.0, masks=False), phantom, seed)
+    return data if phantom is None else PhantomDataset(ClipSeries(seconds=seconds, masks=False), phantom, seed)
 
 
-def _generator_task(preset: str, config: Path | None, data, settings, tokenizer: Path | None, output: Path):
+def _ecg_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: int | None, settings):
+    from echopulse.models.ecg_autoencoder import EcgAutoencoderConfig
+    from echopulse.models.presets import ecg_autoencoder_config
+    from echopulse.training.ecg import EcgTask, PhantomEcgs, RecordedEcgs
+
+    if config is None:
+        shape = ecg_autoencoder_config(preset)
+    else:
+        shape = from_dict(EcgAutoencoderConfig, load_json(config), str(config))
+    source = RecordedEcgs(data) if phantom is None else PhantomEcgs(phantom, settings.seed)
+    return EcgTask(shape, source, batch=settings.batch, seed=settings.seed)
+
+
+def _critic_task(config: Path | None, data, settings, generator: Path | None, output: Path):
     from echopulse.models.checkpoints import load_network
+    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+    from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
+    from echopulse.training.critic import CriticTask
+
+    if generator is None:
+        raise InputError("training the critic needs --generator: the run or checkpoint folder of stage two")
+    if config is not None:
+        raise InputError("the critic's shape follows the generator's; leave --config out")
+    folder = _find(generator, "generator").parent
+    tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
+    network = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
+    clips = _cached(output, data, tokenizer, network.config.slots)
+    return CriticTask(network, clips, tokenizer, checkpoint=folder, batch=settings.batch, seed=settings.seed)
+
+
+def _find(place: Path, network: str) -> Path:
+    """The folder of one network in a run or in a checkpoint folder."""
+    places = [place / "export" / network, place / network, place]
+    folder = next((folder for folder in places if (folder / "config.json").is_file()), None)
+    if folder is None:
+        raise InputError(f"{place} holds no {network}; expected a run of `train {network}` or a checkpoint folder")
+    return folder
+
+
+def _cached(output: Path, data, tokenizer, slots: int):
+    """The clips' tokens, kept beside the run; of several processes the first one makes them."""
+    from echopulse.training.engine import main_process_first
+    from echopulse.training.token_cache import build_token_cache
+
+    with main_process_first():
+        return build_token_cache(output.with_name(f"{output.name}-cache"), data, tokenizer, 2 * slots - 1)
+
+
+def _generator_task(
+    preset: str,
+    config: Path | None,
+    data,
+    settings,
+    tokenizer: Path | None,
+    ecg_init: Path | None,
+    text_encoder: Path | None,
+    output: Path,
+):
+    from echopulse.models.checkpoints import load_network
+    from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
     from echopulse.models.presets import generator_config
+    from echopulse.models.text_encoder import TextEncoder
     from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
     from echopulse.models.video_transformer import GeneratorConfig
     from echopulse.training.generator import GeneratorTask
-    from echopulse.training.token_cache import build_token_cache
 
     if tokenizer is None:
         raise InputError("training the generator needs --tokenizer: the run or checkpoint folder of stage one")
-    places = [tokenizer / "export" / "tokenizer", tokenizer / "tokenizer", tokenizer]
-    folder = next((place for place in places if (place / "config.json").is_file()), None)
-    if folder is None:
-        raise InputError(f"{tokenizer} holds no tokenizer; expected a run or checkpoint folder of stage one")
-    network = load_network(VideoTokenizer, TokenizerConfig, folder)
+    network = load_network(VideoTokenizer, TokenizerConfig, _find(tokenizer, "tokenizer"))
     shape = generator_config(preset) if config is None else from_dict(GeneratorConfig, load_json(config), str(config))
+    ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, _find(ecg_init, "ecg"))
+    if ecg is not None:
+        shape = replace(shape, ecg=ecg.config)
+    text = None if text_encoder is None else TextEncoder(text_encoder)
+    if text is not None:
+        shape = replace(shape, text_width=text.width)
     if shape.factors != network.factors:
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
-    clips = build_token_cache(output.with_name(f"{output.name}-cache"), data, network, 2 * shape.slots - 1)
-    return GeneratorTask(shape, clips, network, batch=settings.batch, seed=settings.seed)
+    clips = _cached(output, data, network, shape.slots)
+    return GeneratorTask(shape, clips, network, batch=settings.batch, seed=settings.seed, ecg=ecg, text=text)
 
 
 def _segmenter_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):

@@ -91,7 +91,7 @@ class Vgg16Features(nn.Module):
         """Activations before each of the first four poolings."""
         x = 255 * pictures.expand(-1, 3, -1, -1) - self._mean
         features = []
-        for layer in self.features[:23]:
+        for layer in list(self.features)[:23]:
             if isinstance(layer, nn.MaxPool2d):
                 features.append(F.normalize(x, dim=1))
             x = layer(x)

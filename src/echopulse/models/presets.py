@@ -8,6 +8,7 @@ weights.
 from typing import Literal
 
 from echopulse.errors import InputError
+from echopulse.models.ecg_autoencoder import EcgAutoencoderConfig
 from echopulse.models.ecg_encoder import EcgEncoderConfig
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig
@@ -84,6 +85,18 @@ def tokenizer_config(preset: str) -> TokenizerConfig:
             quantizer=QuantizerConfig(kind="vq", levels=(8192,), group=1),
         )
     raise InputError(f"unknown preset {preset!r}; expected one of {', '.join(TOKENIZER_PRESETS)}")
+
+
+def ecg_autoencoder_config(preset: str) -> EcgAutoencoderConfig:
+    """Config of the ECG encoder's pre-training; the encoder is that of the preset's generator.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    encoder = generator_config(preset).ecg
+    if preset == "paper":
+        return EcgAutoencoderConfig(encoder)
+    return EcgAutoencoderConfig(encoder, width=encoder.width // 2, depth=1 if preset == "tiny" else 2, heads=2)
 
 
 def generator_config(preset: str) -> GeneratorConfig:

@@ -1,12 +1,14 @@
 """Masked generative video transformer: predicts hidden codes from visible ones, an ECG, and what else is known."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from echopulse.axes import VIEWS
 from echopulse.errors import InputError
@@ -28,6 +30,7 @@ class GeneratorConfig:
         cross_every: every how many layers attend to the ECG sequence.
         position_bias: 3-D continuous position bias (the paper) beside learned positions.
         ecg: the ECG encoder.
+        text_width: width of the text encoder's embeddings (512 for T5 small); 0 without text.
     """
 
     factors: tuple[int, ...] = (8192,)
@@ -42,12 +45,15 @@ class GeneratorConfig:
     cross_every: int = 1
     position_bias: bool = True
     ecg: EcgEncoderConfig = field(default_factory=EcgEncoderConfig)
+    text_width: int = 0
 
     def __post_init__(self) -> None:
         if self.slots < 4:
             raise InputError(f"generator slots = {self.slots}; expected 4 or more: memory, overlap and something new")
         if self.cross_every < 1 or self.depth < self.cross_every:
             raise InputError(f"generator cross_every = {self.cross_every}; expected 1 to the depth, {self.depth}")
+        if self.text_width < 0:
+            raise InputError(f"generator text_width = {self.text_width}; expected 0, no text, or the encoder's width")
 
 
 class EcgWindow(NamedTuple):
@@ -57,6 +63,13 @@ class EcgWindow(NamedTuple):
     marks: Float[Tensor, "b s"]
     lead_ids: Int[Tensor, "b l"]
     present: Bool[Tensor, "b l"]
+
+
+class TextFeatures(NamedTuple):
+    """A text as embeddings of a text encoder; `visible` is False where a row is only padded."""
+
+    tokens: Float[Tensor, "b m d"]
+    visible: Bool[Tensor, "b m"]
 
 
 class Conditions(NamedTuple):
@@ -70,6 +83,7 @@ class Conditions(NamedTuple):
         first_gap_s: time from the clip's first frame to the first frame of slot 1.
         view: index in `axes.VIEWS`, or −1.
         ef: ejection fraction between 0 and 1, or NaN.
+        text: a description, or None.
     """
 
     ecg: EcgFeatures | EcgWindow
@@ -78,26 +92,42 @@ class Conditions(NamedTuple):
     first_gap_s: Float[Tensor, " b"]
     view: Int[Tensor, " b"]
     ef: Float[Tensor, " b"]
+    text: TextFeatures | None = None
 
     def without_ecg(self) -> "Conditions":
-        """The null branch of guidance: same anatomy and view, unknown ECG and EF."""
-        return self._replace(has_ecg=torch.zeros_like(self.has_ecg), ef=torch.full_like(self.ef, float("nan")))
+        """The null branch of guidance: same anatomy and view, unknown ECG, EF and text."""
+        text = None if self.text is None else self.text._replace(visible=torch.zeros_like(self.text.visible))
+        ef = torch.full_like(self.ef, float("nan"))
+        return self._replace(has_ecg=torch.zeros_like(self.has_ecg), ef=ef, text=text)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Conditions"]) -> "Conditions":
+        """One batch of several; those with fewer leads or words get hidden ones."""
+        return _by_tensor(_joined, *parts)
+
+    def to(self, device: torch.device) -> "Conditions":
+        """The same on a device."""
+        return _by_tensor(lambda x: x.to(device), self)
 
 
-class VideoTransformer(nn.Module):
-    """MVTM: full attention over all codes of a window, cross-attention to the ECG in real time.
+class WindowTransformer(nn.Module):
+    """What the generator and its critic share: full attention over a window's codes, cross-attention to the ECG.
 
     A window holds the clip's first token frame (slot 0, the memory of the anatomy) and `slots − 1` consecutive token
     frames from anywhere in the clip. Differs from the paper, which primes each segment with the last frames of the one
     before and so forgets: here slot 0 stays for the whole video. Every slot gets the fine ECG features at its frames'
     timestamps; frames and ECG patches share one clock through `time_waves`.
+
+    Args:
+        config: shape.
+        ecg: the ECG encoder, where it belongs to this network.
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorConfig, ecg: EcgEncoder | None = None) -> None:
         super().__init__()
         self.config = config
         c = config
-        self.ecg = EcgEncoder(c.ecg)
+        self.ecg = ecg
         self.tables = nn.ModuleList(nn.Embedding(size, c.width) for size in c.factors)
         # Positions start as loud as the codes: with codes at unit variance and positions at 0.02, as is usual in
         # image transformers, keys told nothing of where they are and attention did not find the same place in
@@ -111,6 +141,9 @@ class VideoTransformer(nn.Module):
         self.view = nn.Embedding(len(VIEWS) + 1, c.width)
         self.ef = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, c.width))
         self.timing = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, c.width))
+        self.text = None
+        if c.text_width:
+            self.text = nn.Sequential(nn.LayerNorm(c.text_width), nn.Linear(c.text_width, c.ecg.width))
         self.no_beat = nn.Parameter(torch.zeros(2 * c.ecg.fine_width))
         self.beat = nn.Sequential(nn.Linear(2 * c.ecg.fine_width, c.width), nn.GELU(), nn.Linear(c.width, c.width))
         self.frame_time = nn.Linear(64, c.width)
@@ -121,24 +154,14 @@ class VideoTransformer(nn.Module):
             for i in range(c.depth)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.head = nn.Linear(c.width, sum(c.factors))
 
-    def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
-        """The ECG's features; they do not change while one window is decoded."""
-        return self.ecg(*window)
+    def features(
+        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"] | None, conditions: Conditions
+    ) -> Float[Tensor, "b t gh gw d"]:
+        """One feature vector per code; arguments as in `VideoTransformer.forward`, the ECG encoded.
 
-    def forward(
-        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"], conditions: Conditions
-    ) -> Float[Tensor, "b t gh gw k"]:
-        """Logits of every code's factors, side by side along the last axis.
-
-        Args:
-            codes: values where known; anything elsewhere.
-            known: which codes may be seen.
-            conditions: the rest of what is known.
+        Where `known` is None all codes are seen.
         """
-        if isinstance(conditions.ecg, EcgWindow):
-            conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
         x = self._embed(codes, known) + self.slot[: codes.shape[1]] + self.row + self.column
         x = x + rearrange(self._slot_conditions(conditions), "b t d -> b t 1 1 d")
         context, visible = self._context(conditions)
@@ -147,12 +170,13 @@ class VideoTransformer(nn.Module):
         x = rearrange(x, "b t gh gw d -> b (t gh gw) d")
         for block in self.blocks:
             x = block(x, bias=bias, context=context, context_mask=visible)
-        x = self.head(self.norm(x))
-        return rearrange(x, "b (t gh gw) k -> b t gh gw k", t=grid[0], gh=grid[1])
+        return rearrange(self.norm(x), "b (t gh gw) d -> b t gh gw d", t=grid[0], gh=grid[1])
 
-    def _embed(self, codes: Tensor, known: Tensor) -> Tensor:
+    def _embed(self, codes: Tensor, known: Tensor | None) -> Tensor:
         parts = split_factors(codes, self.config.factors)
         seen = sum(table(parts[..., i]) for i, table in enumerate(self.tables))
+        if known is None:
+            return seen  # type: ignore[return-value]
         return torch.where(known.unsqueeze(-1), seen, self.hidden.to(seen.dtype))  # type: ignore[arg-type]
 
     def _slot_conditions(self, c: Conditions) -> Tensor:
@@ -174,8 +198,54 @@ class VideoTransformer(nn.Module):
         return self.beat(fine) + self.timing(timing) + self.frame_time(waves) + whole.unsqueeze(1)
 
     def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
+        """What the blocks attend to: ECG patches with their times, then words."""
         assert isinstance(c.ecg, EcgFeatures)
         tokens = c.ecg.tokens
         tokens = tokens + self.patch_time(time_waves(c.ecg.token_times_s, 64).to(tokens.dtype))
         visible = c.ecg.visible & c.has_ecg.unsqueeze(1)
+        if self.text is not None and c.text is not None:
+            tokens = torch.cat([tokens, self.text(c.text.tokens.to(tokens.dtype))], dim=1)
+            visible = torch.cat([visible, c.text.visible], dim=1)
         return tokens, rearrange(visible, "b m -> b 1 1 m")
+
+
+class VideoTransformer(WindowTransformer):
+    """MVTM: predicts hidden codes of a window; holds the ECG encoder too."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(config, EcgEncoder(config.ecg))
+        self.head = nn.Linear(config.width, sum(config.factors))
+
+    def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
+        """The ECG's features; they do not change while one window is decoded."""
+        assert self.ecg is not None
+        return self.ecg(*window)
+
+    def forward(
+        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"], conditions: Conditions
+    ) -> Float[Tensor, "b t gh gw k"]:
+        """Logits of every code's factors, side by side along the last axis.
+
+        Args:
+            codes: values where known; anything elsewhere.
+            known: which codes may be seen.
+            conditions: the rest of what is known.
+        """
+        if isinstance(conditions.ecg, EcgWindow):
+            conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
+        return self.head(self.features(codes, known, conditions))
+
+
+def _by_tensor(function: Callable[..., Tensor], *values: Any) -> Any:
+    """Applies a function to the tensors that lie at the same place of equal nested tuples; None stays None."""
+    first = values[0]
+    if first is None or isinstance(first, Tensor):
+        return None if first is None else function(*values)
+    return type(first)(*(_by_tensor(function, *parts) for parts in zip(*values, strict=True)))
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        parts = tuple(F.pad(x, (0, 0) * (x.ndim - 2) + (0, longest - x.shape[1])) for x in parts)
+    return torch.cat(parts)

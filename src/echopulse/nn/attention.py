@@ -13,8 +13,8 @@ COSINE_SCALE = 8.0
 class Attention(nn.Module):
     """Pre-norm multi-head attention with normalised queries and keys (Henry 2020), which keeps bfloat16 stable.
 
-    With a `context_dim` it attends to a context and to one learned null key, so that an empty or fully
-    hidden context is a defined situation.
+    With a `context_dim` it attends to a context and to a learned null key, so that an empty or fully hidden context is
+    a defined situation.
 
     Args:
         dim: width of the input and output.
@@ -22,7 +22,8 @@ class Attention(nn.Module):
         head_dim: width of a head.
         context_dim: width of the context; None for self-attention.
         published: the released network's way: queries and keys of unit length instead of layer normalisation, logits
-            times `COSINE_SCALE`, keys and values from the input before its norm.
+            times `COSINE_SCALE`, keys and values from the input before its norm; a context has a norm of its own and
+            two null keys.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class Attention(nn.Module):
         self.q_scale = nn.Parameter(torch.ones(head_dim))
         self.k_scale = nn.Parameter(torch.ones(head_dim))
         self.to_out = nn.Linear(inner, dim, bias=False)
-        self.null_kv = nn.Parameter(torch.randn(2, heads, 1, head_dim) * 0.02) if context_dim else None
+        self.nulls = 2 if published else 1
+        self.null_kv = nn.Parameter(torch.randn(2, heads, self.nulls, head_dim) * 0.02) if context_dim else None
+        self.context_norm = nn.LayerNorm(context_dim) if context_dim and published else None
 
     def forward(
         self,
@@ -52,11 +55,13 @@ class Attention(nn.Module):
             x: queries, and keys too where there is no context.
             context: keys and values of cross-attention.
             bias: added to the attention logits (or a boolean mask, True = may attend); broadcasts to
-                (b, heads, n, m). Without the null key, which is always visible.
+                (b, heads, n, m). Without the null keys, which are always visible.
         """
         normed = self.norm(x)
         if context is None:
             context = x if self.published else normed
+        elif self.context_norm is not None:
+            context = self.context_norm(context)
         q = rearrange(self.to_q(normed), "b n (h d) -> b h n d", h=self.heads)
         kv = self.to_kv(context)
         k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
@@ -65,8 +70,8 @@ class Attention(nn.Module):
             null_k, null_v = self.null_kv.to(k.dtype).unsqueeze(1).expand(-1, k.shape[0], -1, -1, -1)
             k, v = torch.cat([self._unit(null_k, self.k_scale), k], dim=2), torch.cat([null_v, v], dim=2)
             if bias is not None:
-                bias = F.pad(bias, (1, 0), value=bias.dtype == torch.bool)
-        out = _attend(q, k, v, bias, self.scale)
+                bias = F.pad(bias, (self.nulls, 0), value=bias.dtype == torch.bool)
+        out = attend(q, k, v, bias, self.scale)
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
 
     def _unit(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -98,8 +103,8 @@ class FeedForward(nn.Module):
         return self.to_out(value * F.gelu(gate))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """Softmax attention; on the CPU in plain matrix products.
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Softmax attention of (b, heads, n, d) queries; on the CPU in plain matrix products.
 
     They are three to five times as fast there as the fused kernel, forward and backward, for the few hundred tokens of
     a frame (measured, bfloat16).

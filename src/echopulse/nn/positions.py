@@ -48,10 +48,16 @@ class ContinuousPositionBias(nn.Module):
 
 
 class PositionConvolution(nn.Module):
-    """Position-encoding generator: a 3×3×3 depthwise convolution, causal in time (Chu 2021; Villegas 2022)."""
+    """Position-encoding generator: a 3×3×3 depthwise convolution (Chu 2021; Villegas 2022).
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim: width.
+        causal: looks two time steps back; else one back and one ahead.
+    """
+
+    def __init__(self, dim: int, *, causal: bool = True) -> None:
         super().__init__()
+        self._padding = (2, 0) if causal else (1, 1)
         self.conv = nn.Conv3d(dim, dim, 3, groups=dim)
 
     def forward(self, x: Float[Tensor, "b t gh gw d"]) -> Float[Tensor, "b t gh gw d"]:
@@ -60,7 +66,7 @@ class PositionConvolution(nn.Module):
         As three convolutions over pictures, one a time step back: three times as fast as one over the volume (CPU).
         """
         b, t, dim = x.shape[0], x.shape[1], x.shape[-1]
-        frames = F.pad(x, (0, 0, 0, 0, 0, 0, 2, 0))
+        frames = F.pad(x, (0, 0, 0, 0, 0, 0, *self._padding))
         out = self.conv.bias.view(dim, 1, 1)  # type: ignore[union-attr]
         for age, weight in enumerate(self.conv.weight.unbind(dim=2)):
             past = rearrange(frames[:, age : age + t], "b t gh gw d -> (b t) d gh gw")

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from echopulse.nn.attention import Attention, FeedForward
+from echopulse.nn.attention import Attention, FeedForward, attend
 from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 
 
@@ -44,11 +44,39 @@ class Block(nn.Module):
         context: Float[Tensor, "b m c"] | None = None,
         context_mask: Tensor | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Runs the block; `context_mask` broadcasts to (b, heads, n, m), True = may attend."""
+        """Runs the block, without cross-attention where there is no context.
+
+        `context_mask` broadcasts to (b, heads, n, m), True = may attend.
+        """
         x = x + self.attention(x, bias=bias)
-        if self.cross is not None:
+        if self.cross is not None and context is not None:
             x = x + self.cross(x, context=context, bias=context_mask)
         return x + self.feed_forward(x)
+
+
+class PlainBlock(nn.Module):
+    """A block of the original vision transformer (Dosovitskiy 2021): biases everywhere, no gate, no scales.
+
+    Args:
+        dim: width.
+        heads: attention heads.
+        mult: width of the hidden layer, in units of `dim`.
+    """
+
+    def __init__(self, dim: int, heads: int, mult: float) -> None:
+        super().__init__()
+        self.heads, hidden = heads, round(mult * dim)
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.to_qkv, self.to_out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Float[Tensor, "b n d"], bias: Tensor | None = None) -> Float[Tensor, "b n d"]:
+        """Runs the block; `bias` is added to the logits or hides keys (False), and broadcasts to (b, heads, n, n)."""
+        qkv = rearrange(self.to_qkv(self.attention_norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        q, k, v = qkv
+        out = attend(q, k, v, bias, q.shape[-1] ** -0.5)
+        x = x + self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+        return x + self.mlp(self.mlp_norm(x))
 
 
 @dataclass(frozen=True)

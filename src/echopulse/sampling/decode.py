@@ -1,6 +1,7 @@
-"""The decoding loop: all hidden → predict → keep the most confident → repeat (MaskGIT, Chang 2022; paper eq. 8)."""
+"""The decoding loop: all hidden → predict → keep what seems right → repeat (MaskGIT, Chang 2022; paper eq. 8)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from echopulse.errors import InputError
-from echopulse.models.ecg_encoder import EcgFeatures
+from echopulse.models.critic import TokenCritic
+from echopulse.models.published_generator import PublishedGenerator
 from echopulse.models.quantizer import join_factors
 from echopulse.models.video_transformer import Conditions, VideoTransformer
-from echopulse.sampling.schedule import cosine_share, keep_most_confident
+from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
+
+ORDERS = ("auto", "critic", "confidence", "halton")
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,13 @@ class DecodeSettings:
         steps: passes through the network for one window.
         guidance: weight w of `null + w (conditional − null)`; 1 switches guidance off.
         guided_share: first share of the steps that is guided; later ones cost half.
-        temperature: of the softmax that codes are drawn from.
-        choice_temperature: Gumbel noise on the confidence, annealed to 0 (paper: 0.9).
+        temperature: of the softmax that codes are drawn from, in the first step.
+        final_temperature: what it moves towards, by a straight line that ends after the last step; None: it stays. The
+            paper anneals from 0.9 to 0.
+        choice_temperature: Gumbel noise on what decides which codes stay, annealed to 0.
+        order: what decides which codes stay: the `critic`'s score, which may also take back what stayed before
+            (Lezama 2022); the `confidence` of the draw (Chang 2022); `halton`, evenly spread places (Besnier 2025);
+            `auto`, the critic where the checkpoint has one, else confidence.
     """
 
     steps: int = 8
@@ -31,6 +40,8 @@ class DecodeSettings:
     guided_share: float = 0.5
     temperature: float = 1.0
     choice_temperature: float = 2.0
+    final_temperature: float | None = None
+    order: str = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 256:
@@ -43,15 +54,25 @@ class DecodeSettings:
             raise InputError(f"choice temperature is {self.choice_temperature}; expected 0 to 100")
         if not 0 < self.temperature <= 5:
             raise InputError(f"temperature is {self.temperature}; expected more than 0, at most 5")
+        if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
+            raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
+        if self.order not in ORDERS:
+            raise InputError(f"order is {self.order!r}; expected one of {', '.join(ORDERS)}")
+
+    def temperature_at(self, step: int) -> float:
+        """Temperature of the draws of a step, the first one being 0."""
+        final = self.temperature if self.final_temperature is None else self.final_temperature
+        return self.temperature + (final - self.temperature) * step / self.steps
 
 
 def decode_window(
-    model: VideoTransformer,
+    model: VideoTransformer | PublishedGenerator,
     codes: Int[Tensor, "b t gh gw"],
     known: Bool[Tensor, "b t gh gw"],
     conditions: Conditions,
     settings: DecodeSettings,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
+    critic: TokenCritic | None = None,
 ) -> Int[Tensor, "b t gh gw"]:
     """Fills the hidden codes of a window.
 
@@ -61,53 +82,86 @@ def decode_window(
         known: which are given and stay.
         conditions: of this window, with the ECG encoded.
         settings: how to draw.
-        generator: all randomness comes from here.
+        generator: all randomness comes from here; one for each row makes rows independent of each other.
+        critic: the generator's, where there is one.
+
+    Raises:
+        InputError: the settings ask for a critic, and there is none.
     """
-    shape = codes.shape
-    flat_known = known.flatten(1)
-    total = int((~flat_known).sum(-1).max())
+    if settings.order == "critic" and critic is None:
+        raise InputError("order is 'critic', but this checkpoint has none; choose confidence or halton")
+    if settings.order not in ("auto", "critic"):
+        critic = None
+    open_places = ~known.flatten(1)
+    total = int(open_places.sum(-1).max())
+    turns = _halton_turns(codes.shape, generator) if settings.order == "halton" else None
     for step in range(settings.steps):
         guided = settings.guidance != 1 and step < math.ceil(settings.guided_share * settings.steps)
-        logits = _logits(model, codes, flat_known.view(shape), conditions, settings.guidance if guided else 1.0)
-        drawn, confidence = _draw(logits, model.config.factors, settings.temperature, generator)
-        progress = (step + 1) / settings.steps
-        codes = torch.where(flat_known.view(shape), codes, drawn)
+        logits = _logits(model, codes, known, conditions, settings.guidance if guided else 1.0)
+        drawn, confidence = draw_codes(logits, model.config.factors, settings.temperature_at(step), generator)
+        codes = torch.where(known, codes, drawn)
         if step + 1 == settings.steps:
             break
-        noise = _gumbel(confidence.shape, generator) * settings.choice_temperature * (1 - progress)
+        progress = (step + 1) / settings.steps
         remaining = math.ceil(cosine_share(progress) * total)
-        flat_known = ~keep_most_confident((confidence + noise).flatten(1), ~flat_known, remaining)
+        if turns is not None:
+            score, places = -turns, ~known.flatten(1)
+        else:
+            score = confidence if critic is None else critic(codes, conditions).float()
+            score = score + _gumbel(score.shape, generator) * settings.choice_temperature * (1 - progress)
+            places = ~known.flatten(1) if critic is None else open_places
+        known = ~keep_most_confident(score.flatten(1), places, remaining).view(codes.shape)
     return codes
 
 
 def _logits(
-    model: VideoTransformer, codes: Tensor, known: Tensor, conditions: Conditions, guidance: float
+    model: VideoTransformer | PublishedGenerator, codes: Tensor, known: Tensor, conditions: Conditions, guidance: float
 ) -> Float[Tensor, "b t gh gw k"]:
     """Guided logits, both branches in one batch (Ho 2022)."""
     if guidance == 1:
         return model(codes, known, conditions).float()
-    null = conditions.without_ecg()
-    both = Conditions(
-        EcgFeatures(*(torch.cat([x, x]) for x in conditions.ecg)),
-        *(torch.cat([x, y]) for x, y in zip(conditions[1:], null[1:], strict=True)),
-    )
+    both = Conditions.joined([conditions, conditions.without_ecg()])
     yes, no = model(torch.cat([codes, codes]), torch.cat([known, known]), both).float().chunk(2)
     return no + guidance * (yes - no)
 
 
-def _draw(
-    logits: Tensor, factors: tuple[int, ...], temperature: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draws every factor and joins them; the confidence is the log probability of the code drawn."""
-    parts, confidence = [], torch.zeros(logits.shape[:-1])
+def draw_codes(
+    logits: Float[Tensor, "b t gh gw k"],
+    factors: tuple[int, ...],
+    temperature: float,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+) -> tuple[Int[Tensor, "b t gh gw"], Float[Tensor, "b t gh gw"]]:
+    """Draws every factor and joins them.
+
+    Args:
+        logits: factors side by side along the last axis.
+        factors: their sizes.
+        temperature: of the softmax.
+        generator: source of the randomness, on the CPU; None is torch's own.
+
+    Returns:
+        Codes, and their confidence: the log probability of the code drawn.
+    """
+    parts, confidence = [], torch.zeros(logits.shape[:-1], device=logits.device)
     for part in logits.split(factors, dim=-1):
         log_p = torch.log_softmax(part / temperature, dim=-1)
-        index = (log_p + _gumbel(log_p.shape, generator)).argmax(-1)
+        index = (log_p + _gumbel(log_p.shape, generator).to(log_p.device)).argmax(-1)
         confidence += torch.gather(log_p, -1, index.unsqueeze(-1)).squeeze(-1)
         parts.append(index)
     return join_factors(torch.stack(parts, dim=-1), factors), confidence
 
 
-def _gumbel(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    uniform = torch.rand(shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform))
+def _halton_turns(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """When each place's turn comes, in each row from another start: the grid is rolled at random."""
+    grid = (shape[1], shape[2], shape[3])
+    rows = [generator] * shape[0] if isinstance(generator, torch.Generator) else generator
+    shifts = [[int(torch.randint(size, (1,), generator=row)) for size in grid] for row in rows]
+    return torch.stack([halton_rank(grid).roll(shift, dims=(0, 1, 2)) for shift in shifts]).float()
+
+
+def _gumbel(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        uniform = torch.rand(shape, generator=generator)
+    else:
+        uniform = torch.stack([torch.rand(shape[1:], generator=row) for row in generator])
+    return -torch.log(-torch.log(uniform.clamp_(1e-9, 1 - 1e-7)))

@@ -1,10 +1,10 @@
 """The whole chain from an `EcgSignal` to an `EchoClip`."""
 
-import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,56 +15,15 @@ from echopulse.axes import NOT_FOR_DIAGNOSIS, VIEWS
 from echopulse.config import load_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network, locate_checkpoint
+from echopulse.models.critic import TokenCritic
+from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.progressive import Scene, generate_codes
+from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch
+from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack
-
-MAX_SECONDS = 3600.0
-FPS_RANGE = (10.0, 60.0)
-"""Frame rates that the generator was trained near; its windows of 15 frames must fit the ECG window."""
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What to generate beside the ECG; checked before any work.
-
-    Attributes:
-        view: `a4c` or `a2c`.
-        seconds: length of the clip.
-        fps: frames per second.
-        seed: of all randomness; another seed is another patient.
-        start_s: time of frame 0 on the ECG's clock.
-        ef_percent: wanted ejection fraction, or None for "as the ECG says".
-    """
-
-    view: str = "a4c"
-    seconds: float = 3.0
-    fps: float = 25.0
-    seed: int = 0
-    start_s: float | None = None
-    ef_percent: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.view not in VIEWS:
-            raise InputError(f"unknown view {self.view!r}; expected one of {', '.join(VIEWS)}")
-        if not FPS_RANGE[0] <= self.fps <= FPS_RANGE[1]:
-            raise InputError(f"frame rate is {self.fps:g}; expected {FPS_RANGE[0]:g} to {FPS_RANGE[1]:g} frames/s")
-        if not 1 / self.fps <= self.seconds <= MAX_SECONDS:
-            raise InputError(f"length is {self.seconds:g} s; expected at least one frame and at most {MAX_SECONDS:g} s")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}; expected 0 to 2^63 - 1")
-        if self.start_s is not None and not math.isfinite(self.start_s):
-            raise InputError(f"start is {self.start_s} s; expected a finite time on the ECG's clock")
-        if self.ef_percent is not None and not 10 <= self.ef_percent <= 80:
-            raise InputError(f"ejection fraction is {self.ef_percent:g} %; expected 10 to 80")
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of the clip."""
-        return max(1, round(self.seconds * self.fps))
 
 
 class Frames(NamedTuple):
@@ -80,12 +39,20 @@ class Pipeline:
 
     Args:
         tokenizer, generator: a pair trained together.
+        text_encoder: for checkpoints that were trained with text.
         info: the checkpoint's `index.json`: name, defaults of decoding, training data.
         dtype: of weights and activations.
+        critic: the generator's, where there is one.
     """
 
     def __init__(
-        self, tokenizer: VideoTokenizer, generator: VideoTransformer, info: dict[str, Any], dtype: torch.dtype
+        self,
+        tokenizer: VideoTokenizer,
+        generator: VideoTransformer,
+        info: dict[str, Any],
+        dtype: torch.dtype,
+        text_encoder: TextEncoder | None = None,
+        critic: TokenCritic | None = None,
     ) -> None:
         if tokenizer.factors != generator.config.factors:
             raise InputError(
@@ -93,20 +60,49 @@ class Pipeline:
                 f"the tokenizer beside it makes {tokenizer.factors}; they were not trained together"
             )
         self.tokenizer, self.generator = tokenizer.to(dtype).eval(), generator.to(dtype).eval()
-        self.info, self.dtype = info, dtype
+        if text_encoder is not None and text_encoder.width != generator.config.text_width:
+            raise InputError(
+                f"the text encoder is {text_encoder.width} wide; this checkpoint was trained with "
+                f"{generator.config.text_width or 'no text'}"
+            )
+        self.info, self.dtype, self._text_encoder = info, dtype, text_encoder
+        self.critic = None if critic is None else critic.to(dtype).eval()
 
     @classmethod
-    def load(cls, checkpoint: str | Path = "compact", *, revision: str | None = None) -> "Pipeline":
+    def load(
+        cls,
+        checkpoint: str | Path = "compact",
+        *,
+        revision: str | None = None,
+        text_encoder: str | Path | None = None,
+    ) -> "Pipeline":
         """Loads a checkpoint: a shipped name, a folder, or a hub repository id.
+
+        Args:
+            checkpoint: which.
+            revision: of the hub repository.
+            text_encoder: folder of a T5 model, see `TextEncoder`.
 
         Raises:
             InputError: nothing of that name, or an incomplete checkpoint.
         """
         folder = locate_checkpoint(checkpoint, revision=revision)
         info = load_json(folder / "index.json")
+        if info.get("kind") == "published":
+            from echopulse.sampling.published import PublishedPipeline
+
+            return PublishedPipeline.from_folder(folder, info)
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        return cls(tokenizer, generator, info, fast_dtype())
+        critic = folder / "critic"
+        return cls(
+            tokenizer,
+            generator,
+            info,
+            fast_dtype(),
+            TextEncoder(text_encoder) if text_encoder else None,
+            load_network(TokenCritic, GeneratorConfig, critic) if critic.is_dir() else None,
+        )
 
     @property
     def default_settings(self) -> DecodeSettings:
@@ -125,6 +121,7 @@ class Pipeline:
         request: GenerationRequest,
         *,
         image: np.ndarray | None = None,
+        previous: EchoClip | None = None,
         settings: DecodeSettings | None = None,
     ) -> Iterator[Frames]:
         """Generates frames while you watch; memory does not grow with the length.
@@ -133,39 +130,25 @@ class Pipeline:
             track: the prepared ECG.
             request: what to generate.
             image: uint8 (height, width) first picture to start from, of `size`.
+            previous: a clip to go on from.
             settings: how codes are drawn; the checkpoint's if None.
 
         Yields:
             Pieces of the clip in order, `num_frames` in all.
         """
-        start = track.start_s if request.start_s is None else request.start_s
-        end = start + request.num_frames / request.fps
-        half = self.generator.config.ecg.window_s / 2
-        scene = Scene(
-            track=track.extended(start - half, end + half + 1.0),
-            start_s=start,
-            fps=request.fps,
-            view=VIEWS.index(request.view),
-            ef=float("nan") if request.ef_percent is None else request.ef_percent / 100,
-            first=None if image is None else self._encode_image(image),
-        )
-        clock = _Stopwatch()
-        with torch.inference_mode():
-            token_frames = request.num_frames // 2 + 1
-            codes = generate_codes(self.generator, scene, token_frames, settings or self.default_settings, request.seed)
-            left = request.num_frames
-            for pixels in self.tokenizer.decode_stream(clock.watch(codes)):
-                pictures = (pixels[0, :left, 0].float().clamp(0, 1) * 255).round().byte().numpy()
-                left -= len(pictures)
-                yield Frames(pictures, *clock.lap())
-                clock.restart()
+        take = Take(None, request, image, previous)
+        if request.start_s is None and previous is None:
+            take = replace(take, request=replace(request, start_s=track.start_s))
+        for piece in self._generate([take], [track], settings or self.default_settings):
+            yield piece._replace(pictures=piece.pictures[0])
 
     def __call__(
         self,
-        ecg: EcgSignal,
+        ecg: EcgSignal | None,
         request: GenerationRequest,
         *,
         image: np.ndarray | None = None,
+        previous: EchoClip | None = None,
         settings: DecodeSettings | None = None,
     ) -> tuple[EchoClip, dict[str, float]]:
         """Generates a whole clip.
@@ -173,59 +156,143 @@ class Pipeline:
         Returns:
             The clip on the ECG's clock, with provenance, and seconds spent by stage (`encode`, `sample`, `decode`).
         """
+        clips, timing = self.generate([Take(ecg, request, image, previous)], settings)
+        return clips[0], timing
+
+    def generate(
+        self, takes: Sequence[Take], settings: DecodeSettings | None = None
+    ) -> tuple[list[EchoClip], dict[str, float]]:
+        """Generates several clips in the same passes through the networks.
+
+        Args:
+            takes: what to generate: as many frames each, and all from an image, all from a clip, or none.
+            settings: how codes are drawn; the checkpoint's if None.
+
+        Returns:
+            The clips with their ECGs and provenance, and seconds spent by stage on all of them.
+        """
+        settings = settings or self.default_settings
         clock = time.perf_counter()
-        track = EcgTrack.from_signal(ecg)
-        if request.start_s is None:
-            request = replace(request, start_s=ecg.start_s)
+        tracks = [None if take.ecg is None else EcgTrack.from_signal(take.ecg) for take in takes]
         timing = {"encode": time.perf_counter() - clock, "sample": 0.0, "decode": 0.0}
-        frames = np.empty((request.num_frames, *self.size), np.uint8)
+        frames = np.empty((len(takes), takes[0].request.num_frames, *self.size), np.uint8)
         done = 0
-        for piece in self.stream(track, request, image=image, settings=settings):
-            frames[done : done + len(piece.pictures)] = piece.pictures
-            done += len(piece.pictures)
+        for piece in self._generate(takes, tracks, settings):
+            frames[:, done : done + piece.pictures.shape[1]] = piece.pictures
+            done += piece.pictures.shape[1]
             timing["sample"] += piece.sample_s
             timing["decode"] += piece.decode_s
-        assert done == request.num_frames and request.start_s is not None
-        clip = EchoClip(
-            frames,
-            fps=request.fps,
-            start_s=request.start_s,
-            view=request.view,
-            ecg=ecg,
-            provenance=self._provenance(ecg, track, request, image, settings or self.default_settings),
-        )
-        return clip, timing
+        assert done == frames.shape[1]
+        clips = [
+            EchoClip(
+                pictures,
+                fps=take.request.fps,
+                start_s=take.start_s,
+                view=take.request.view,
+                ecg=take.ecg,
+                provenance=self._provenance(take, track, settings),
+            )
+            for pictures, take, track in zip(frames, takes, tracks, strict=True)
+        ]
+        return clips, timing
 
-    def _encode_image(self, image: np.ndarray) -> torch.Tensor:
-        if image.dtype != np.uint8 or image.shape != self.size:
-            raise InputError(f"first image is {image.dtype} of shape {image.shape}; expected uint8 of {self.size}")
-        pixels = torch.from_numpy(np.array(image)).to(self.dtype)[None, None, None] / 255
+    def _generate(
+        self, takes: Sequence[Take], tracks: Sequence[EcgTrack | None], settings: DecodeSettings
+    ) -> Iterator[Frames]:
+        """Pieces of all clips at once: pictures of shape (clips, frames, height, width)."""
+        left = takes[0].request.num_frames
+        assert all(take.request.num_frames == left for take in takes)
+        clock = _Stopwatch()
         with torch.inference_mode():
-            return self.tokenizer.encode(pixels)[0]
+            scenes = [self._scene(take, track) for take, track in zip(takes, tracks, strict=True)]
+            seeds = [take.request.seed for take in takes]
+            wanted = (left + 1) // 2 if scenes[0].past is not None else left // 2 + 1
+            codes = clock.watch(generate_batch(self.generator, scenes, wanted, settings, seeds, self.critic))
+            if scenes[0].past is not None:  # the decoder has to see what it goes on from
+                codes = chain([torch.stack([scene.past for scene in scenes if scene.past is not None])], codes)
+            pieces = self.tokenizer.decode_stream(codes)
+            if scenes[0].past is not None:
+                next(pieces)
+            for pixels in pieces:
+                pictures = (pixels[:, :left].mean(2).float().clamp(0, 1) * 255).round().byte().numpy()
+                left -= pictures.shape[1]
+                yield Frames(pictures, *clock.lap())
+                clock.restart()
 
-    def _provenance(
-        self,
-        ecg: EcgSignal,
-        track: EcgTrack,
-        request: GenerationRequest,
-        image: np.ndarray | None,
-        settings: DecodeSettings,
-    ) -> dict[str, Any]:
+    def _scene(self, take: Take, track: EcgTrack | None) -> Scene:
+        request, previous, start = take.request, take.previous, take.start_s
+        end, half = start + request.num_frames / request.fps, self.generator.config.ecg.window_s / 2
+        first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
+        if previous is not None:
+            self._check_previous(previous, take)
+            frames = previous.frames[(previous.num_frames + 1) % 2 :]  # an even clip goes without its first frame
+            length, start = len(frames) // 2 + 1, start - len(frames) / request.fps
+            count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
+            first, past = self._encode(frames[:1]), self._encode(frames[-count:])
+        return Scene(
+            track=None if track is None else track.extended(start - half, end + half + 1.0),
+            start_s=start,
+            fps=request.fps,
+            view=VIEWS.index(request.view),
+            ef=float("nan") if request.ef_percent is None else request.ef_percent / 100,
+            first=first,
+            past=past,
+            past_length=length,
+            text=self._text(request.text),
+        )
+
+    def _check_previous(self, previous: EchoClip, take: Take) -> None:
+        if previous.num_frames < 2 * OVERLAP + 2:
+            raise InputError(f"clip to go on from has {previous.num_frames} frames; expected {2 * OVERLAP + 2} or more")
+        if abs(previous.fps - take.request.fps) > 1e-6:
+            raise InputError(f"clip to go on from has {previous.fps:g} frames/s; {take.request.fps:g} were asked for")
+        if abs(take.start_s - previous.start_s - previous.duration_s) > 0.5 / previous.fps:
+            raise InputError(
+                f"start is {take.start_s:g} s; the clip to go on from ends at "
+                f"{previous.start_s + previous.duration_s:g} s: leave the start out"
+            )
+
+    def _text(self, text: str | None) -> TextFeatures | None:
+        if text is None:
+            return None
+        if not self.generator.config.text_width:
+            raise InputError(f"checkpoint {self.info.get('name', 'unnamed')} was trained without text; leave it out")
+        if self._text_encoder is None:
+            raise InputError("a text needs its encoder; give the folder of the T5 model that the checkpoint names")
+        return self._text_encoder([text])
+
+    def _encode(self, frames: np.ndarray) -> torch.Tensor:
+        """Codes (token frames, rows, columns) of `1 + 2k` pictures, or of `2k` from the middle of a clip."""
+        if frames.dtype != np.uint8 or frames.shape[1:] != self.size:
+            raise InputError(
+                f"first image is {frames.dtype} of shape {frames.shape[1:]}; expected uint8 of {self.size}"
+            )
+        pixels = torch.from_numpy(np.array(frames)).to(self.dtype)[None, :, None] / 255
+        pixels = pixels.expand(-1, -1, self.tokenizer.config.channels, -1, -1)
+        return self.tokenizer.encode(pixels, continuation=len(frames) % 2 == 0)[0]
+
+    def _provenance(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> dict[str, Any]:
         from echopulse import __version__
 
-        start = request.start_s or 0.0
+        request, ecg, start = take.request, take.ecg, take.start_s
         end = start + request.num_frames / request.fps
+        about_ecg = {}
+        if ecg is not None and track is not None:
+            about_ecg = {
+                "ecg_source": Path(ecg.source).name,
+                "ecg_sha256": ecg.sha256(),
+                "ecg_repeated": start < ecg.start_s or end > ecg.end_s,
+                "r_times_s": [round(float(r), 4) for r in track.extended(start, end).r_times_s if start <= r < end],
+            }
         return {
             "statement": NOT_FOR_DIAGNOSIS,
             "echopulse": __version__,
             "model": self.info.get("name", "unnamed"),
-            "condition": "ecg" if image is None else "ecg+image",
-            "ecg_source": Path(ecg.source).name,
-            "ecg_sha256": ecg.sha256(),
-            "ecg_repeated": start < ecg.start_s or end > ecg.end_s,
-            "r_times_s": [round(float(r), 4) for r in track.extended(start, end).r_times_s if start <= r < end],
+            "condition": take.condition,
+            **about_ecg,
             "precision": str(self.dtype).removeprefix("torch."),
             **asdict(request),
+            "start_s": start,
             **asdict(settings),
         }
 

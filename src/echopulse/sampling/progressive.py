@@ -5,7 +5,7 @@ before (the overlap) and the rest is new. Codes are handed on as they are: nothi
 so neither brightness nor anatomy can drift through pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from echopulse.models.video_transformer import Conditions, EcgWindow, VideoTransformer
+from echopulse.models.critic import TokenCritic
+from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings, decode_window
 from echopulse.signals.track import EcgTrack
 
@@ -26,55 +27,102 @@ class Scene:
     """What to generate.
 
     Attributes:
-        track: the ECG, covering the clip.
+        track: the ECG, covering the clip; None hides the ECG.
         start_s: time of frame 0 on the ECG's clock.
         fps: frames per second.
         view: index in `axes.VIEWS`.
         ef: ejection fraction between 0 and 1, or NaN for "as the ECG says".
         first: token frame of a given first image, (1, gh, gw), or None.
+        past: last token frames of a clip to go on from, `OVERLAP` or more, whose first one is `first`; or None.
+        past_length: token frames of that clip, its first one included.
+        text: a description, or None.
     """
 
-    track: EcgTrack
+    track: EcgTrack | None
     start_s: float
     fps: float
     view: int
     ef: float
     first: Int[Tensor, "1 gh gw"] | None = None
+    past: Int[Tensor, "n gh gw"] | None = None
+    past_length: int = 0
+    text: TextFeatures | None = None
 
 
 def generate_codes(
-    model: VideoTransformer, scene: Scene, num_token_frames: int, settings: DecodeSettings, seed: int
+    model: VideoTransformer,
+    scene: Scene,
+    num_token_frames: int,
+    settings: DecodeSettings,
+    seed: int,
+    critic: TokenCritic | None = None,
 ) -> Iterator[Int[Tensor, "1 t gh gw"]]:
     """Draws the codes of a clip window by window.
 
     Args:
         model: the generator.
         scene: what to generate.
-        num_token_frames: length of the clip: `1 + k` for `1 + 2k` frames.
+        num_token_frames: new token frames: `1 + k` for a clip of `1 + 2k` frames, `k` for `2k` frames that go on.
         settings: how codes are drawn.
         seed: of all randomness.
+        critic: the generator's, where there is one.
 
     Yields:
-        The new token frames of each window, in order; together at least `num_token_frames`, cut to that number.
+        The new token frames of each window, in order; together `num_token_frames`.
+    """
+    return generate_batch(model, [scene], num_token_frames, settings, [seed], critic)
+
+
+def generate_batch(
+    model: VideoTransformer,
+    scenes: Sequence[Scene],
+    num_token_frames: int,
+    settings: DecodeSettings,
+    seeds: Sequence[int],
+    critic: TokenCritic | None = None,
+) -> Iterator[Int[Tensor, "b t gh gw"]]:
+    """Draws several clips of one length in the same passes through the network; see `generate_codes`.
+
+    Args:
+        model: the generator.
+        scenes: what to generate; all from nothing, all from a first image, or all from clips of one length.
+        num_token_frames: new token frames of each.
+        settings: how codes are drawn.
+        seeds: one a clip, so that a clip's randomness does not depend on its neighbours.
+        critic: the generator's, where there is one.
+
+    Yields:
+        The new token frames of each window, in order; together `num_token_frames`.
     """
     c = model.config
-    generator = torch.Generator().manual_seed(seed)
-    codes = torch.zeros(1, c.slots, c.rows, c.columns, dtype=torch.long)
-    known = torch.zeros_like(codes, dtype=torch.bool)
-    if scene.first is not None:
-        codes[0, 0], known[0, 0] = scene.first[0], True
-    made, position = 0, 1  # token frames yielded; token frame of slot 1
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
+    given, position = _given(scenes)  # slots that are known; token frame of slot 1
+    for row, scene in zip(codes, scenes, strict=True):
+        if scene.first is not None:
+            row[0] = scene.first[0]
+        if scene.past is not None:
+            row[1 : 1 + OVERLAP] = scene.past[-OVERLAP:]
+    made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
     while made < num_token_frames:
-        conditions = window_conditions(model, scene, position)
-        codes = decode_window(model, codes, known, conditions, settings, generator)
-        fresh = codes if made == 0 else codes[:, 1 + OVERLAP :]
-        fresh = fresh[:, : num_token_frames - made]
+        known = torch.zeros_like(codes, dtype=torch.bool)
+        known[:, :given] = True
+        conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
+        codes = decode_window(model, codes, known, conditions, settings, generators, critic)
+        fresh = codes[:, taken : taken + num_token_frames - made]
         yield fresh
         made += fresh.shape[1]
         codes = torch.cat([codes[:, :1], codes[:, -OVERLAP:], torch.zeros_like(codes[:, 1 + OVERLAP :])], dim=1)
-        known = torch.zeros_like(known)
-        known[:, : 1 + OVERLAP] = True
+        given = taken = 1 + OVERLAP
         position += c.slots - 1 - OVERLAP
+
+
+def _given(scenes: Sequence[Scene]) -> tuple[int, int]:
+    """Known slots of the first window, and the token frame of its slot 1."""
+    kinds = {(scene.first is not None, scene.past is not None, scene.past_length) for scene in scenes}
+    assert len(kinds) == 1, "clips of one batch have to begin alike"
+    first, past, length = kinds.pop()
+    return (1 + OVERLAP, length - OVERLAP) if past else (int(first), 1)
 
 
 def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> Conditions:
@@ -89,22 +137,27 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
     numbers = frame_numbers(c.slots, position)
     times = scene.start_s + numbers / scene.fps
     middle = float(times[1:].mean())
-    samples, marks = scene.track.window(middle, c.ecg.num_samples)
+    if scene.track is None:
+        leads = np.zeros(1, np.int64)
+        samples, marks = np.zeros((1, c.ecg.num_samples), np.float32), np.zeros(c.ecg.num_samples, np.float32)
+    else:
+        leads, (samples, marks) = scene.track.lead_ids, scene.track.window(middle, c.ecg.num_samples)
     dtype = model.head.weight.dtype
     window = EcgWindow(
         torch.from_numpy(samples)[None].to(dtype),
         torch.from_numpy(marks)[None].to(dtype),
-        torch.from_numpy(scene.track.lead_ids)[None],
-        torch.ones(1, len(scene.track.lead_ids), dtype=torch.bool),
+        torch.from_numpy(leads)[None],
+        torch.ones(1, len(leads), dtype=torch.bool),
     )
     half = c.ecg.window_s / 2
     return Conditions(
         ecg=model.encode_ecg(window),
-        has_ecg=torch.ones(1, dtype=torch.bool),
+        has_ecg=torch.tensor([scene.track is not None]),
         frame_times_s=torch.from_numpy(np.clip(times - middle, -half, half)).float()[None],
         first_gap_s=torch.tensor([(numbers[1, 0] - numbers[0, 0]) / scene.fps]).float(),
         view=torch.tensor([scene.view]),
         ef=torch.tensor([scene.ef]).float(),
+        text=scene.text,
     )
 
 

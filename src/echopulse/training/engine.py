@@ -7,14 +7,15 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -95,6 +96,19 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class CountingTask(Task, Protocol):
+    """A task whose loss is a mean over a number of terms that changes from batch to batch.
+
+    The engine then divides by the number of all processes and accumulated batches together, so that every term weighs
+    the same however the batch is spread.
+    """
+
+    def count(self, batch: Any) -> float:
+        """How many terms the loss of a batch is the mean of."""
+        ...
+
+
+@runtime_checkable
 class AdversarialTask(Task, Protocol):
     """A task with a second network, trained against the first by its own optimizer."""
 
@@ -168,6 +182,12 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
                 saved_at = time.monotonic()
 
 
+def main_process_first() -> AbstractContextManager[None]:
+    """A context that the first process goes through before the others, which then find its files."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    return state.main_process_first()
+
+
 class _Player:
     """A network with its optimizer and the step from which it learns."""
 
@@ -188,6 +208,7 @@ class _Player:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * _schedule(settings, step, self.start)
         norm = accelerator.clip_grad_norm_(self.wrapped.parameters(), settings.clip_norm)
+        assert norm is not None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
@@ -199,8 +220,13 @@ def _step(
     """Gradients of all batches of a step, then one update of each network; the mean of what there is to log."""
     active = [player for player in players if step >= player.start]
     sums: dict[str, float] = {}
-    for part in range(settings.accumulate):
-        batch = task.batch(step * settings.accumulate + part, accelerator.process_index)
+    parts = range(step * settings.accumulate, (step + 1) * settings.accumulate)
+    batches: Iterable[Any] = (task.batch(part, accelerator.process_index) for part in parts)
+    shares = [1 / settings.accumulate] * settings.accumulate
+    if isinstance(task, CountingTask):
+        batches = list(batches)
+        shares = _shares([task.count(batch) for batch in batches], accelerator)
+    for part, (batch, share) in enumerate(zip(batches, shares, strict=True)):
         for player in active:
             with accelerator.autocast():
                 if player.name == "model":
@@ -213,12 +239,19 @@ def _step(
                 raise FloatingPointError(f"step {step}: the loss is {float(loss.detach())}; lower the learning rate")
             synchronise = part + 1 == settings.accumulate
             with nullcontext() if synchronise else accelerator.no_sync(player.wrapped):
-                accelerator.backward(loss / settings.accumulate)
+                accelerator.backward(loss * share)
             for name, value in breakdown.items():
-                sums[name] = sums.get(name, 0.0) + float(torch.as_tensor(value).detach()) / settings.accumulate
+                sums[name] = sums.get(name, 0.0) + float(torch.as_tensor(value).detach()) * share
     norms = {player.name: float(player.update(settings, accelerator, step)) for player in active}
     sums["gradient_norm"] = norms.pop("model")
     return sums | {f"{name}_gradient_norm": norm for name, norm in norms.items()}
+
+
+def _shares(counts: list[float], accelerator: Accelerator) -> list[float]:
+    """What each batch's mean weighs in the mean over all, times the processes, which are averaged afterwards."""
+    own = torch.tensor(counts, dtype=torch.float64)
+    total = accelerator.reduce(own.sum().to(accelerator.device, torch.float32), "sum")
+    return (own * accelerator.num_processes / float(total)).tolist()  # type: ignore[arg-type]
 
 
 def _schedule(settings: TrainSettings, step: int, start: int) -> float:

@@ -10,18 +10,27 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from echopulse.axes import STANDARD_LEADS
+from echopulse.axes import STANDARD_LEADS, VIEWS
 from echopulse.config import save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
+from echopulse.models.ecg_encoder import EcgEncoder
+from echopulse.models.text_encoder import TextEncoder, describe
 from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import (
+    Conditions,
+    EcgWindow,
+    GeneratorConfig,
+    VideoTransformer,
+    WindowTransformer,
+)
 from echopulse.objectives.masked import masked_code_loss
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes
 from echopulse.sampling.schedule import cosine_share
 from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack, beat_marks
 from echopulse.training.data import batch_rng
+from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads
 from echopulse.training.token_cache import CachedClip
 
 
@@ -36,10 +45,8 @@ class GeneratorBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "GeneratorBatch":
         """The same batch on a device."""
-        window = EcgWindow(*(x.to(device) for x in self.conditions.ecg))
-        rest = (x.to(device) for x in self.conditions[1:])
-        codes, seen, known, hidden = (x.to(device) for x in (self.codes, self.seen, self.known, self.hidden))
-        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, *rest))
+        codes, seen, known, hidden = (x.to(device) for x in self[:4])
+        return GeneratorBatch(codes, seen, known, hidden, self.conditions.to(device))
 
 
 class GeneratorTask:
@@ -49,32 +56,61 @@ class GeneratorTask:
     token frames. Given codes are corrupted at random (up to 10 %), since at generation they are the model's own.
 
     Args:
-        config: the network.
+        network: to train; a config makes a new one.
         clips: from `token_cache.build_token_cache`.
         tokenizer: decodes the sample pictures.
         batch: windows a step.
         seed: of the batches.
+        ecg: pre-trained encoder to start from, of the network's shape.
+        text: frozen; half of the windows then come with a description of view and EF.
+
+    Raises:
+        InputError: no clip is long enough, or an encoder has another shape.
     """
 
     def __init__(
-        self, config: GeneratorConfig, clips: list[CachedClip], tokenizer: VideoTokenizer, *, batch: int, seed: int = 0
+        self,
+        network: VideoTransformer | GeneratorConfig,
+        clips: list[CachedClip],
+        tokenizer: VideoTokenizer,
+        *,
+        batch: int,
+        seed: int = 0,
+        ecg: EcgEncoder | None = None,
+        text: TextEncoder | None = None,
     ) -> None:
         torch.manual_seed(seed)
-        self.model = VideoTransformer(config)
-        self.clips = [clip for clip in clips if clip.codes.shape[0] >= config.slots]
+        self.model: WindowTransformer = network if isinstance(network, VideoTransformer) else VideoTransformer(network)
+        if ecg is not None:
+            if ecg.config != self.model.config.ecg:
+                raise InputError("the pre-trained ECG encoder has another shape than this generator's")
+            assert self.model.ecg is not None
+            self.model.ecg.load_state_dict(ecg.state_dict())
+        if text is not None and text.width != self.model.config.text_width:
+            raise InputError(f"texts are {text.width} wide; the generator expects {self.model.config.text_width}")
+        slots = self.model.config.slots
+        self.clips = [clip for clip in clips if clip.codes.shape[0] >= slots]
         if not self.clips:
-            raise InputError(f"no clip of {2 * config.slots - 1} frames or more to train on")
-        self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
+            raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
+        self._tokenizer, self._batch, self._seed, self._text = tokenizer, batch, seed, text
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
         rng = batch_rng(self._seed, step, rank)
-        rows = [self._window(rng, self.clips[rng.integers(len(self.clips))]) for _ in range(self._batch)]
+        rows, texts = [], []
+        for _ in range(self._batch):
+            clip = self.clips[rng.integers(len(self.clips))]
+            rows.append(self._window(rng, clip))
+            texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
         codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef = columns
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
-        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, has_ecg, times, gap, view, ef))
+        text = None if self._text is None else self._text(texts)
+        if text is not None:
+            told = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
+            text = text._replace(visible=text.visible & told)
+        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, has_ecg, times, gap, view, ef, text))
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -119,15 +155,8 @@ class GeneratorTask:
         ecg = np.zeros((len(STANDARD_LEADS), samples), np.float32)
         ecg[track.lead_ids] = rows
         present = np.zeros(len(STANDARD_LEADS), bool)
-        kind, leads = rng.uniform(), track.lead_ids
-        if kind < 0.3:
-            leads = leads[leads == (rng.integers(2) if len(leads) > 1 else leads[0])]
-        elif kind < 0.5:
-            leads = rng.choice(leads, rng.integers(1, len(leads) + 1), replace=False)
-        present[leads] = True
-        ecg *= np.exp(rng.normal(0, 0.15))
-        if rng.uniform() < 0.4:
-            ecg += rng.uniform(0, 0.3) * rng.standard_normal(ecg.shape).astype(np.float32)
+        present[draw_leads(rng, track.lead_ids)] = True
+        ecg = add_gain_and_noise(rng, ecg)
         beats = track.r_times_s + rng.normal(0, 0.006, len(track.r_times_s))
         times = middle_s + (np.arange(samples) - samples // 2) / TRACK_RATE_HZ
         marks = beat_marks(beats, times) if rng.uniform() > 0.15 else np.zeros(samples, np.float32)
@@ -137,6 +166,10 @@ class GeneratorTask:
             if rng.uniform() < 0.5:
                 marks[start : start + length] = 0
         return ecg * present[:, None], marks, present
+
+    def count(self, batch: GeneratorBatch) -> float:
+        """Hidden codes, of which the loss is the mean."""
+        return float(batch.hidden.sum())
 
     def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the hidden codes (paper eq. 7)."""

@@ -1,5 +1,7 @@
 """How each stage of each preset is trained: the settings behind `echopulse train`."""
 
+from dataclasses import replace
+
 from echopulse.errors import InputError
 from echopulse.training.engine import TrainSettings
 from echopulse.training.tokenizer import TokenizerLosses
@@ -62,9 +64,49 @@ def generator_recipe(preset: str) -> TrainSettings:
         )
     if preset == "paper":
         return TrainSettings(
-            steps=4_000_000, batch=128, learning_rate=1e-4, warmup=5000, weight_decay=0.0, ema_every=10
+            steps=4_000_000,
+            batch=128,
+            learning_rate=1e-4,
+            warmup=5000,
+            beta1=0.9,
+            beta2=0.99,
+            weight_decay=0.0,
+            ema_decay=0.995,
+            ema_every=10,
         )
     raise InputError(f"no recipe for preset {preset!r}")
+
+
+def ecg_recipe(preset: str) -> TrainSettings:
+    """Settings of the ECG encoder's pre-training; `paper` has the optimizer of masked autoencoders (He 2022).
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if preset == "compact":
+        return TrainSettings(
+            steps=2000, batch=32, learning_rate=1e-3, warmup=100, ema_decay=0.99, sample_every=500, log_every=10
+        )
+    if preset == "paper":
+        return TrainSettings(
+            steps=160_000, batch=1024, learning_rate=1.2e-3, warmup=8000, beta2=0.95, weight_decay=0.05, ema_every=10
+        )
+    return _tiny(preset)
+
+
+def critic_recipe(preset: str) -> TrainSettings:
+    """Settings of the token critic's training, after the generator's.
+
+    Raises:
+        InputError: unknown preset.
+    """
+    if preset == "compact":
+        return TrainSettings(
+            steps=800, batch=16, learning_rate=4e-4, warmup=100, ema_decay=0.99, sample_every=200, log_every=10
+        )
+    if preset == "paper":
+        return replace(generator_recipe("paper"), steps=1_000_000)
+    return _tiny(preset)
 
 
 def segmenter_recipe(preset: str) -> TrainSettings:
@@ -89,3 +131,9 @@ def segmenter_recipe(preset: str) -> TrainSettings:
             checkpoint_every_s=60,
         )
     raise InputError(f"the segmenter has no preset {preset!r}; expected tiny or compact")
+
+
+def _tiny(preset: str) -> TrainSettings:
+    if preset != "tiny":
+        raise InputError(f"no recipe for preset {preset!r}; expected tiny, compact or paper")
+    return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")

@@ -1,7 +1,7 @@
-"""Codes and ECG tracks of prepared sets, computed once by a frozen tokenizer and kept on disk."""
+"""Codes and ECG tracks of prepared sets or phantom patients, made once by a frozen tokenizer and kept on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from echopulse.axes import VIEWS
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.phantom import PHANTOM_VERSION
+from echopulse.signals import EcgSignal
 from echopulse.signals.track import EcgTrack
 from echopulse.training.data import ClipPool
+from echopulse.training.phantom_data import PhantomDataset
 
 MAX_FRAMES_AT_ONCE = 151
 
@@ -42,16 +45,22 @@ class CachedClip:
 
 
 def build_token_cache(
-    folder: Path, sets: Sequence[Path], tokenizer: VideoTokenizer, min_frames: int
+    folder: Path, source: Sequence[Path] | PhantomDataset, tokenizer: VideoTokenizer, min_frames: int
 ) -> list[CachedClip]:
-    """Reads the cache in `folder`, or makes it where it is absent or belongs to other sets or another tokenizer.
+    """Reads the cache in `folder`, or makes it where it is absent or belongs to other data or another tokenizer.
 
     Clips without an ECG are left out.
+
+    Args:
+        folder: where `cache.json` and `cache.safetensors` are.
+        source: folders of prepared sets, or phantom patients, which are rendered once.
+        tokenizer: makes the codes.
+        min_frames: shorter clips of sets are left out.
 
     Raises:
         InputError: no clip has an ECG.
     """
-    pool = ClipPool(sets, min_frames)
+    pool = source if isinstance(source, PhantomDataset) else ClipPool(source, min_frames)
     key = _key(pool, tokenizer)
     index, data = folder / "cache.json", folder / "cache.safetensors"
     if not (index.is_file() and data.is_file() and load_json(index)["key"] == key):
@@ -60,40 +69,56 @@ def build_token_cache(
     return _read(index, data)
 
 
-def _key(pool: ClipPool, tokenizer: VideoTokenizer) -> str:
+def _key(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer) -> str:
     digest = hashlib.sha256()
     for name, tensor in tokenizer.state_dict().items():
         digest.update(name.encode() + tensor.float().numpy().tobytes())
+    if isinstance(pool, PhantomDataset):
+        digest.update(f"{PHANTOM_VERSION}|{pool.series}|{pool}".encode())
+        return digest.hexdigest()
     for part, i in pool.entries:
         digest.update(f"{part.folder}|{part.ids[i]}|{part.line(i)['num_frames']}".encode())
     return digest.hexdigest()
 
 
-def _write(pool: ClipPool, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
+def _clips(pool: ClipPool | PhantomDataset) -> Iterator[tuple[np.ndarray, EcgSignal, float, str, float | None]]:
+    """Frames, ECG, frames/s, view and EF in percent of every clip."""
+    if isinstance(pool, PhantomDataset):
+        for i in range(len(pool)):
+            paired = pool.clip(i)
+            assert paired.clip.ecg is not None
+            yield paired.clip.frames, paired.clip.ecg, paired.clip.fps, paired.clip.view, paired.truth["ef_percent"]
+        return
+    for part, i in pool.entries:
+        line = part.line(i)
+        if line["ecg"]:
+            yield part.frames(i), part.ecg(i), line["fps"], line["view"], line["truth"].get("ef_percent")
+
+
+def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     clips: list[dict[str, Any]] = []
     dtype = next(tokenizer.parameters()).dtype
-    paired = [(part, i) for part, i in pool.entries if part.line(i)["ecg"]]
-    if not paired:
-        raise InputError(f"none of the {len(pool.entries)} clips has an ECG; the generator trains on paired clips")
-    for number, (part, i) in enumerate(tqdm(paired, desc="tokens", unit="clip", disable=None)):
-        line, frames = part.line(i), part.frames(i)
+    progress = tqdm(_clips(pool), total=len(pool), desc="tokens", unit="clip", disable=None)
+    for number, (frames, ecg, fps, view, ef_percent) in enumerate(progress):
         frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
         with torch.inference_mode():
             tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int()
-        track = EcgTrack.from_signal(part.ecg(i))
+        track = EcgTrack.from_signal(ecg)
         tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
         tensors[f"{number}.leads"] = torch.from_numpy(track.lead_ids)
         tensors[f"{number}.r"] = torch.from_numpy(np.asarray(track.r_times_s, np.float64))
         clips.append(
             {
-                "fps": line["fps"],
-                "view": VIEWS.index(line["view"]) if line["view"] in VIEWS else -1,
-                "ef_percent": line["truth"].get("ef_percent"),
+                "fps": fps,
+                "view": VIEWS.index(view) if view in VIEWS else -1,
+                "ef_percent": ef_percent,
                 "ecg_start_s": track.start_s,
             }
         )
+    if not clips:
+        raise InputError(f"none of the {len(pool)} clips has an ECG; the generator trains on paired clips")
     temporary = data.with_name(f".{data.name}.part")
     save_file(tensors, temporary)
     temporary.replace(data)

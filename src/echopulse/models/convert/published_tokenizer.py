@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from echopulse.errors import InputError
+from echopulse.models.convert.state_file import load_renamed
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -67,21 +68,7 @@ def convert_tokenizer(tensors: dict[str, Tensor]) -> tuple[VideoTokenizer, list[
         elif name not in _UNUSED and ".context_norm." not in name:
             for target in _targets(name):
                 renamed[target] = _reordered(target, tensor, config)
-    tokenizer = VideoTokenizer(config)
-    own = tokenizer.state_dict()
-    missing, extra = sorted(set(own) - set(renamed)), sorted(set(renamed) - set(own))
-    if missing or extra:
-        raise InputError(
-            f"not the released tokenizer: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
-            f"{len(extra)} unknown ({', '.join(extra[:3])})"
-        )
-    for name, tensor in renamed.items():
-        if tensor.shape != own[name].shape:
-            raise InputError(
-                f"not the released tokenizer: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}"
-            )
-    tokenizer.load_state_dict({name: tensor.float() for name, tensor in renamed.items()})
-    return tokenizer.eval().requires_grad_(False), sorted(others)
+    return load_renamed(VideoTokenizer(config), renamed, "released tokenizer"), sorted(others)
 
 
 def _read_config(tensors: dict[str, Tensor]) -> TokenizerConfig:

@@ -1,0 +1,381 @@
+"""How good are generated clips? EF, timing, pixels, controls, the EF knob and long videos on held-out phantom patients.
+
+    python benchmarks/generation_quality.py DIR [--checkpoint compact] [--patients 200] [--knob 50] [--long 50]
+                                            [--real ECG_FOLDER] [--part main knob long real]
+
+Patients have seeds from 1,000,000 on (A4C) and from 2,000,000 on (A2C), never trained on; the views are measured apart.
+Sets are written to DIR and kept: a run that was cut off goes on, and a second one only measures. Every value is that
+of `echopulse evaluate`; intervals are in `metrics-*.json` beside the sets. The last line is JSON.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from phantom_realism import radial_spectrum, tissue
+
+from echopulse.cli.measure import measure
+from echopulse.cli.reconstruct import round_trip
+from echopulse.cli.simulate import simulate_set
+from echopulse.cli.synthesize import SynthesisSettings, synthesize_set
+from echopulse.config import load_json
+from echopulse.errors import InputError
+from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
+from echopulse.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, write_metrics
+from echopulse.evaluation.pixel import ssim_map
+from echopulse.evaluation.sections import synchrony_of
+from echopulse.evaluation.synchrony import clip_synchrony, summarize_synchrony
+from echopulse.io.ecg import read_ecg
+from echopulse.io.sets import PreparedSet, write_clip_files, write_manifest
+from echopulse.models.checkpoints import locate_checkpoint
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.phantom import sample_patient, simulate_clip
+from echopulse.phantom.series import ClipSeries
+from echopulse.sampling.pipeline import Pipeline, fast_dtype
+from echopulse.sampling.request import GenerationRequest
+from echopulse.signals import EchoClip
+from echopulse.signals.processing import detect_r_peaks
+
+FIRST_SEED = {"a4c": 1_000_000, "a2c": 2_000_000}
+CONTROLS = ("shuffled-ecg", "null-ecg", "image")
+KNOB = (20.0, 35.0, 50.0, 65.0)
+SHIFTS_S = (-0.2, 0.2)
+LONG_S = 60.0
+BEATS = 10
+"""Beats that are compared at both ends of a long video."""
+
+
+class Run:
+    """Where sets are and how clips are made."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.folder, self.workers = options.folder, options.workers
+        self.checkpoint = locate_checkpoint(options.checkpoint)
+        self.decoding = load_json(self.checkpoint / "index.json").get("decoding", {})
+        given = {"steps": options.steps, "guidance": options.guidance}
+        self.decoding |= {name: value for name, value in given.items() if value is not None}
+
+    def true(self, view: str, num: int, seconds: float = 3.0) -> Path:
+        """Phantom patients with truth."""
+        folder = self.folder / f"{view}-true-{num}"
+        simulate_set(
+            folder, ClipSeries(view=view, seconds=seconds), num=num, seed=FIRST_SEED[view], workers=self.workers
+        )
+        return folder
+
+    def made(self, true: Path, condition: str, ef: float | None = None, shift_s: float = 0.0) -> Path:
+        """The generated counterpart of a set."""
+        extras = ("" if ef is None else f"-ef{ef:g}") + (f"-shift{shift_s:g}" if shift_s else "")
+        folder = self.folder / f"{true.name.replace('true', condition)}{extras}"
+        settings = SynthesisSettings(condition, 0, str(self.checkpoint), self.decoding, None, ef, shift_s, True)
+        synthesize_set(true, folder, settings, workers=self.workers)
+        return folder
+
+    def evaluated(self, name: str, true: Path, made: Path, *controls: Path) -> Evaluation:
+        """What `echopulse evaluate` says, kept in `metrics-NAME.json`."""
+        settings = EvaluationSettings(networks=("echo", "transnetv2"), workers=self.workers)
+        result = evaluate(true, [made], settings, self.folder / "cache", controls=controls)
+        write_metrics(result.metrics, self.folder / f"metrics-{name}.json")
+        return result
+
+
+# held-out patients ------------------------------------------------------------------------------------------
+
+
+def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
+    """ECG and image, ECG alone, controls, and the tokenizer's own reconstruction."""
+    true = run.true(view, num)
+    both = run.made(true, "ecg+image")
+    arms = {name: run.made(true, name) for name in CONTROLS}
+    shifted = [run.made(true, "ecg+image", shift_s=shift) for shift in SHIFTS_S]
+    first = run.evaluated(f"{view}-ecg+image", true, both, *shifted)
+    alone = run.evaluated(f"{view}-ecg", true, run.made(true, "ecg"))
+    coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
+    m = first.metrics
+    result = {"ecg+image": _headline(m), "ecg": _headline(alone.metrics), "floor": _timing(m["synchrony_reference"])}
+    result["ecg"]["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
+    result["frozen_ssim"] = m["pixel"]["frozen"]["ssim"]
+    result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
+    for kind in ("frechet_image", "frechet_video"):
+        values = {"ecg+image": m[kind], "ecg": alone.metrics[kind], "reconstruction": coded.metrics[kind]}
+        result[kind] = {name: value and value["value"] for name, value in values.items()}
+        result[kind]["floor"] = m[kind] and m[kind]["floor"]
+    result["own_ecg"] = {name: _own_ecg(run.evaluated(f"{view}-{name}", true, folder)) for name, folder in arms.items()}
+    result["shift_slope"] = m["shift"] and m["shift"]["slope"]
+    result["swapped_ecg_ssim"] = _anatomy(PreparedSet(both), PreparedSet(arms["shuffled-ecg"]))
+    return result | _looks(PreparedSet(true), PreparedSet(both))
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    ef, pixel = metrics["ef"] or {}, metrics["pixel"] or {}
+    kept = {f"ef_{name}": ef.get(name) for name in ("mae", "rmse", "r2", "bias", "spread", "n")}
+    rejected = metrics["segmenter"]["rejected_generated"]["share"]
+    return kept | {"ssim": pixel.get("ssim"), "rejected": rejected} | _timing(metrics["synchrony"])
+
+
+def _timing(synchrony: dict[str, Any] | None) -> dict[str, Any]:
+    if synchrony is None:
+        return {"ed_ms": None, "es_ms": None, "matched": None}
+    seen, missed = synchrony["matched_beats"], synchrony["missed_beats"]
+    medians = {name: synchrony[name] and synchrony[name]["median_abs"] for name in ("ed_ms", "es_ms")}
+    return medians | {"matched": seen / (seen + missed) if seen + missed else None, "extra": synchrony["extra_beats"]}
+
+
+def _own_ecg(result: Evaluation) -> dict[str, Any]:
+    """Timing of control clips against the ECG of the patient in the picture, which did not drive them."""
+    timed = [timing for r, g in result.pairs if (timing := synchrony_of(g, r)) is not None]
+    return _timing(summarize_synchrony(timed) if timed else None)
+
+
+def _reconstructed(run: Run, true: Path) -> Path:
+    """The true clips through the tokenizer and back."""
+    folder, clips = run.folder / true.name.replace("true", "reconstruction"), PreparedSet(true)
+    if not (folder / "manifest.jsonl").is_file():
+        tokenizer, lines = VideoTokenizer.from_pretrained(run.checkpoint).to(fast_dtype()), []
+        for i in range(len(clips)):
+            line = clips.line(i)
+            frames = round_trip(tokenizer, np.array(clips.frames(i)))[0].round().astype(np.uint8)
+            clip = EchoClip(frames, line["fps"], view=line["view"], ecg=clips.ecg(i))
+            about = {"name": line["id"], "subject": line["subject"], "split": "", "source": "reconstruction"}
+            lines.append(write_clip_files(folder, clip, **about))
+        write_manifest(folder, lines)
+    return folder
+
+
+def _anatomy(one: PreparedSet, other: PreparedSet) -> float | None:
+    """Mean SSIM of the last end-diastolic frames of the same picture under two ECGs."""
+    scores = []
+    for i in range(len(one)):
+        frames = []
+        for clips in (one, other):
+            times = clips.line(i)["provenance"]["measured"]["ed_times_s"]
+            last = clips.line(i)["num_frames"] - 1
+            frames += [clips.frames(i)[min(round(times[-1] * clips.line(i)["fps"]), last)]] if times else []
+        if len(frames) == 2:
+            x, y = (torch.from_numpy(np.array(frame))[None].float() / 255 for frame in frames)
+            scores.append(float(ssim_map(x, y).mean()))
+    return float(np.mean(scores)) if scores else None
+
+
+def _looks(true: PreparedSet, made: PreparedSet) -> dict[str, Any]:
+    """Ratios of generated to true: power in four bands of radial frequency, change of the muscle between frames."""
+    spectra, flicker = [], []
+    for i in range(len(made)):
+        pair = [np.array(made.frames(i)), np.array(true.frames(true.ids.index(made.ids[i])))]
+        spectra.append(np.subtract(*(radial_spectrum(frames) for frames in pair)))
+        change = [np.abs(np.diff(frames.astype(np.float32), axis=0))[:, tissue(frames)].mean() for frames in pair]
+        flicker.append(change[0] / change[1])
+    difference = np.mean(spectra, axis=0)
+    bands = np.array_split(difference[len(difference) // 4 :], 4)
+    return {"spectrum": [float(10 ** (band.mean() / 10)) for band in bands], "flicker": float(np.median(flicker))}
+
+
+# the EF knob ------------------------------------------------------------------------------------------------
+
+
+def knob_part(run: Run, view: str, num: int) -> dict[str, Any]:
+    """Asks the same patients for several ejection fractions; the ECG alone besides."""
+    true = run.true(view, num)
+    sets = [PreparedSet(run.made(true, "ecg", ef)) for ef in KNOB]
+    seen = [{c.ids[i]: c.line(i)["provenance"]["measured"]["ef_percent"] for i in range(len(c))} for c in sets]
+    rows = np.array([[values[name] for values in seen] for name in seen[0] if all(v[name] is not None for v in seen)])
+    if not len(rows):
+        return {"patients": 0, "mae": None, "monotone": None, "means": None}
+    return {
+        "patients": len(rows),
+        "mae": float(np.abs(rows - KNOB).mean()),
+        "monotone": float((np.diff(rows, axis=1) > 0).all(axis=1).mean()),
+        "means": rows.mean(axis=0).round(2).tolist(),
+    }
+
+
+# long videos ------------------------------------------------------------------------------------------------
+
+
+def long_part(run: Run, view: str, num: int) -> dict[str, Any]:
+    """A minute from the first picture and the ECG: the last ten beats against the first ten."""
+    made = PreparedSet(run.made(_held(run, view, num), "ecg+image"))
+    rows = [row for i in range(len(made)) if (row := _drift(made, i)) is not None]
+    table = {name: float(np.median([row[name] for row in rows])) for name in rows[0]} if rows else {}
+    return {"videos": len(made), "measured": len(rows)} | table
+
+
+def _held(run: Run, view: str, num: int) -> Path:
+    """Patients with a minute of ECG, whose video is the first frame held: all that generation looks at."""
+    folder, fps = run.folder / f"{view}-long-true-{num}", 25.0
+    if not (folder / "manifest.jsonl").is_file():
+        lines = []
+        for seed in range(FIRST_SEED[view], FIRST_SEED[view] + num):
+            paired = simulate_clip(sample_patient(seed, view=view), fps=1.0, seconds=LONG_S, with_masks=False)
+            frames = np.broadcast_to(paired.clip.frames[:1], (round(LONG_S * fps), *paired.clip.frames.shape[1:]))
+            clip = EchoClip(frames, fps, view=view, ecg=paired.clip.ecg)
+            truth = {key: paired.truth[key] for key in ("ef_percent", "r_times_s", "t_end_times_s", "rhythm")}
+            about = {"name": paired.id, "subject": paired.subject, "split": "", "source": "phantom"}
+            lines.append(write_clip_files(folder, clip, **about, truth=truth))
+        write_manifest(folder, lines)
+    return folder
+
+
+def _drift(made: PreparedSet, i: int) -> dict[str, float] | None:
+    """Timing, EF, sharpness and brightness at both ends (ratios last to first), and Dice of the outer ED cavities."""
+    line, masks, frames = made.line(i), made.masks(i), made.frames(i)
+    assert masks is not None
+    times = np.arange(len(frames)) / line["fps"]
+    beats = find_beats(lv_curve(masks), times)
+    if len(beats.ed_s) < 2 * BEATS:
+        return None
+    marks = (np.array(line["truth"][name], float) for name in ("r_times_s", "t_end_times_s"))
+    timing = clip_synchrony(beats, *marks, start_s=0.0, end_s=LONG_S, fps=line["fps"])
+    if min(len(timing.ed_ms), len(timing.es_ms)) < 2 * BEATS:
+        return None
+    ef = 100 * (1 - beats.esv / beats.edv)
+    ends = (slice(0, BEATS), slice(-BEATS, None))
+    parts = [slice(0, round(beats.ed_s[BEATS] * line["fps"])), slice(round(beats.ed_s[-BEATS] * line["fps"]), None)]
+    sharp = [np.abs(np.diff(frames[part].astype(np.float32), axis=2)).mean() for part in parts]
+    bright = [frames[part].mean() for part in parts]
+    cavity = [masks[round(t * line["fps"])] == 1 for t in (beats.ed_s[0], beats.ed_s[-1])]
+    values: dict[str, float] = {}
+    for name, samples in (("ed_ms", np.abs(timing.ed_ms)), ("es_ms", np.abs(timing.es_ms)), ("ef", ef)):
+        values[f"{name}_first"], values[f"{name}_last"] = (float(np.median(samples[end])) for end in ends)
+    return values | {
+        "sharpness": float(sharp[1] / sharp[0]),
+        "brightness": float(bright[1] / bright[0]),
+        "dice": float(2 * (cavity[0] & cavity[1]).sum() / (cavity[0].sum() + cavity[1].sum())),
+    }
+
+
+# real ECGs ----------------------------------------------------------------------------------------------------
+
+
+def real_part(run: Run, folder: Path, seconds: float = 12.0) -> list[dict[str, Any]]:
+    """Every readable recording: heart rate of the video against the ECG's, and its beat-to-beat intervals."""
+    pipeline, rows = Pipeline.load(run.checkpoint), []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            ecg = read_ecg(path, max_duration_s=seconds)
+        except InputError:
+            continue
+        for leads in dict.fromkeys((ecg.leads, ecg.leads[:1])):
+            one = ecg.select(leads)
+            clip, _ = pipeline(one, GenerationRequest(seconds=min(seconds, ecg.duration_s)))
+            r = detect_r_peaks(one)
+            seen = measure(clip.frames, clip.frame_times_s, r)
+            rows.append({"file": str(path.relative_to(folder)), "leads": len(leads)} | _rates(seen.ed_times_s, r, clip))
+    return rows
+
+
+def _rates(ed_times_s: tuple[float, ...] | None, r_times_s: np.ndarray, clip: EchoClip) -> dict[str, Any]:
+    r = r_times_s[(r_times_s > clip.start_s + 0.1) & (r_times_s < clip.start_s + clip.duration_s - 0.4)]
+    nothing = {"rate_error": None, "rr_spread": None, "interval_correlation": None, "found": None}
+    if len(r) < 3 or not ed_times_s:
+        return nothing
+    ed = np.array(ed_times_s)
+    near = np.array([ed[np.argmin(np.abs(ed - t))] for t in r])
+    found = np.abs(near - r) < 0.25
+    if found.sum() < 3 or len(ed) < 2:
+        return nothing | {"found": float(found.mean())}
+    intervals, rr = np.diff(near)[found[1:] & found[:-1]], np.diff(r)[found[1:] & found[:-1]]
+    varied = len(rr) > 3 and rr.std() > 0.02 and intervals.std() > 0
+    return {
+        "rate_error": float(np.diff(r).mean() / np.diff(ed).mean() - 1),
+        "rr_spread": float(np.diff(r).std() / np.diff(r).mean()),
+        "interval_correlation": float(np.corrcoef(intervals, rr)[0, 1]) if varied else None,
+        "found": float(found.mean()),
+    }
+
+
+# the table --------------------------------------------------------------------------------------------------
+
+
+def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
+    """Rows of name, value, target in words, and whether it is met (None: cannot be told)."""
+    both, alone = main["ecg+image"], main["ecg"]
+    rows: list[tuple[str, Any, str, Any]] = []
+
+    def row(name: str, value: Any, limit: Any, at_least: bool = False) -> None:
+        met = None if value is None or limit is None else bool(value >= limit if at_least else value <= limit)
+        rows.append((f"{view} {name}", value, "" if limit is None else f"{'≥' if at_least else '≤'} {limit:.4g}", met))
+
+    for name, limit in (("ef_mae", 2.51), ("ef_rmse", 2.86)):
+        row(f"ECG+image {name}", both[name], limit)
+    row("ECG+image ef_r2", both["ef_r2"], 0.93, at_least=True)
+    row("EF spread", both["ef_spread"], None)
+    row("ECG+image ssim", both["ssim"], 0.67, at_least=True)
+    row("ECG+image ssim, against the frozen frame", both["ssim"], main["frozen_ssim"], at_least=True)
+    for arm, values in (("ECG+image", both), ("ECG", alone)):
+        row(f"{arm} ED - R, ms", values["ed_ms"], 40)
+        row(f"{arm} ES - T end, ms", values["es_ms"], 60)
+        row(f"{arm} beats matched", values["matched"], 0.97, at_least=True)
+        row(f"{arm} clips rejected by the segmenter", values["rejected"], None)
+    row("ECG ef_mae", alone["ef_mae"], alone["irreducible_mae"] + 1.5)
+    for kind in ("frechet_image", "frechet_video"):
+        coded = main[kind]["reconstruction"]
+        for arm in ("ecg+image", "ecg"):
+            row(f"{arm} {kind}", main[kind][arm], None if coded is None else 2 * coded)
+    for name, values in main["own_ecg"].items():
+        row(f"{name}: ED - the picture's own R, ms", values["ed_ms"], None)
+    row("slope of shift", main["shift_slope"], None)
+    row("SSIM at ED under a swapped ECG", main["swapped_ecg_ssim"], None)
+    row("spectrum, lowest band ratio", min(main["spectrum"]), 0.7, at_least=True)
+    row("spectrum, highest band ratio", max(main["spectrum"]), 1.4)
+    row("flicker of the muscle, generated / true", main["flicker"], 1.0)
+    return rows
+
+
+def more_targets(view: str, knob: dict[str, Any], long: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
+    """The same for the EF knob and long videos."""
+    rows: list[tuple[str, Any, str, Any]] = []
+    if knob.get("patients"):
+        rows.append((f"{view} EF knob, mean absolute error", knob["mae"], "≤ 4", knob["mae"] <= 4))
+        rows.append((f"{view} EF knob, monotone", knob["monotone"], "≥ 0.95", knob["monotone"] >= 0.95))
+    if long.get("measured"):
+        for name in ("ed_ms", "es_ms", "ef"):
+            ratio = long[f"{name}_last"] / max(long[f"{name}_first"], 1e-9)
+            rows.append((f"{view} 60 s, {name}, last / first", ratio, "0.9 to 1.1", 0.9 <= ratio <= 1.1))
+        for name in ("sharpness", "brightness"):
+            rows.append((f"{view} 60 s, {name}, last / first", long[name], "0.9 to 1.1", 0.9 <= long[name] <= 1.1))
+        rows.append((f"{view} 60 s, Dice of the outer ED cavities", long["dice"], "≥ 0.9", long["dice"] >= 0.9))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the parts asked for and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--checkpoint", default="compact")
+    parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--knob", type=int, default=50)
+    parser.add_argument("--long", type=int, default=50)
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--part", nargs="+", choices=("main", "knob", "long", "real"), default=["main", "knob", "long"])
+    parser.add_argument("--views", nargs="+", choices=tuple(FIRST_SEED), default=list(FIRST_SEED))
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    run, report, rows = Run(options), {}, []
+    for view in options.views:
+        report[view] = {}
+        if "main" in options.part:
+            report[view]["main"] = main_part(run, view, options.patients)
+            rows += targets(view, report[view]["main"])
+        report[view]["knob"] = knob_part(run, view, options.knob) if "knob" in options.part else {}
+        report[view]["long"] = long_part(run, view, options.long) if "long" in options.part else {}
+        rows += more_targets(view, report[view]["knob"], report[view]["long"])
+    if options.real is not None and "real" in options.part:
+        report["real"] = real_part(run, options.real)
+    for name, value, limit, met in rows:
+        shown = "unknown" if value is None else f"{value:.4g}"
+        print(f"{name:<56} {shown:>9}  {limit:<12} {'' if met is None else 'met' if met else 'MISSED'}")
+    for row in report.get("real", []):
+        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    print(json.dumps(report | {"decoding": run.decoding, "checkpoint": run.checkpoint.name}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the shipped segmenter reads in a generated clip: masks, ejection fraction, ED and ES. Never called truth."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One clip as the segmenter sees it.
+
+    Attributes:
+        masks: uint8 (frames, height, width) of `axes.MASK_CLASSES`; None where nothing could be segmented.
+        ef_percent: mean over the beats, or None.
+        ed_times_s, es_times_s: of every beat of the volume curve, read without the ECG, or None.
+        null_because: why a value is None; empty where none is.
+    """
+
+    masks: np.ndarray | None
+    ef_percent: float | None = None
+    ed_times_s: tuple[float, ...] | None = None
+    es_times_s: tuple[float, ...] | None = None
+    null_because: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """The values as JSON, without the masks."""
+        times = {"ed_times_s": self.ed_times_s, "es_times_s": self.es_times_s}
+        return {
+            "ef_percent": None if self.ef_percent is None else round(self.ef_percent, 2),
+            **{k: None if v is None else [round(t, 4) for t in v] for k, v in times.items()},
+            **({"null_because": self.null_because} if self.null_because else {}),
+        }
+
+
+def measure(frames: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray) -> Measurement:
+    """Segments a clip and reads its beats, as `echopulse evaluate` does.
+
+    Args:
+        frames: uint8 (frames, height, width).
+        times_s: (frames,) seconds.
+        r_times_s: R peaks on the same clock; they cut the beats for the EF, and nothing else.
+    """
+    from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
+    from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, quality, segment_clip
+
+    if not (SHIPPED_SEGMENTER / "model.safetensors").is_file():
+        return Measurement(None, null_because="this installation has no segmenter")
+    masks = segment_clip(frames)
+    verdict = quality(masks)
+    if not verdict.accepted:
+        return Measurement(masks, null_because="; ".join(verdict.reasons))
+    volumes = lv_curve(masks)
+    beats = find_beats(volumes, times_s)
+    ef = find_beats(volumes, times_s, r_times_s).ef_percent if r_times_s.size else beats.ef_percent
+    if ef is None:
+        return Measurement(masks, null_because=beats.reason)
+    return Measurement(masks, ef, tuple(beats.ed_s.tolist()), tuple(beats.es_s.tolist()))

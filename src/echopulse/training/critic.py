@@ -1,0 +1,88 @@
+"""The token critic: tells the frozen generator's draws from real codes (paper eq. 9–10; Lezama 2022)."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from echopulse.models.checkpoints import save_network
+from echopulse.models.critic import TokenCritic
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import Conditions, EcgWindow, VideoTransformer
+from echopulse.objectives.masked import critic_loss
+from echopulse.sampling.decode import draw_codes
+from echopulse.training.generator import GeneratorBatch, GeneratorTask
+from echopulse.training.token_cache import CachedClip
+
+
+class CriticTask(GeneratorTask):
+    """Judge windows in which the generator has drawn the hidden codes.
+
+    The critic is half as deep as the generator and starts from the generator's first layers.
+
+    Args:
+        generator: trained; it stays as it is.
+        clips: from `token_cache.build_token_cache`.
+        tokenizer: the generator's.
+        checkpoint: folder of both, which the export copies.
+        batch: windows a step.
+        seed: of the batches.
+    """
+
+    def __init__(
+        self,
+        generator: VideoTransformer,
+        clips: list[CachedClip],
+        tokenizer: VideoTokenizer,
+        *,
+        checkpoint: Path,
+        batch: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(generator, clips, tokenizer, batch=batch, seed=seed)
+        self.generator = generator.eval().requires_grad_(False)
+        c = generator.config
+        self.model = TokenCritic(replace(c, depth=max(c.cross_every, c.depth // 2)))
+        own = self.model.state_dict()
+        shared = {name: x for name, x in generator.state_dict().items() if name in own and "head." not in name}
+        self.model.load_state_dict(own | shared)
+        self._checkpoint = checkpoint
+
+    def count(self, batch: GeneratorBatch) -> float:
+        """Codes, of which the loss is the mean."""
+        return float(batch.codes.numel())
+
+    def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Binary cross-entropy against `1[token was real]`."""
+        mixed, conditions = self._drawn(batch.to(next(model.parameters()).device))
+        terms = critic_loss(model(mixed, conditions), ~batch.hidden.to(mixed.device))
+        return terms["critic_entropy"], terms
+
+    @torch.no_grad()
+    def _drawn(self, b: GeneratorBatch) -> tuple[Tensor, Conditions]:
+        """The window with the generator's draws in the hidden places, and the conditions with the ECG encoded."""
+        generator = self.generator.to(b.codes.device)
+        assert isinstance(b.conditions.ecg, EcgWindow)
+        conditions = b.conditions._replace(ecg=generator.encode_ecg(b.conditions.ecg))
+        logits = generator(b.codes, b.known, conditions).float()
+        drawn, _ = draw_codes(logits, generator.config.factors, 1.0, None)
+        return torch.where(b.hidden, drawn, b.codes), conditions
+
+    def sample(self, model: nn.Module, folder: Path, step: int) -> None:
+        """Truth (white: real) above the critic's probability, the slots of a window side by side; four windows."""
+        torch.manual_seed(0)
+        batch = self.batch(0, 10_000).to(next(model.parameters()).device)
+        mixed, conditions = self._drawn(batch)
+        shown = [(~batch.hidden).float(), model(mixed, conditions).sigmoid().float()]
+        rows = [torch.cat(list(x), dim=1) for pair in zip(*(x[:4] for x in shown), strict=True) for x in pair]
+        picture = torch.cat(rows).repeat_interleave(8, 0).repeat_interleave(8, 1).mul(255)
+        Image.fromarray(picture.round().byte().cpu().numpy()).save(folder / f"{step:07d}.png")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the generator's checkpoint folder again, with `critic/` beside it."""
+        assert isinstance(model, TokenCritic)
+        shutil.copytree(self._checkpoint, folder, dirs_exist_ok=True)
+        save_network(model, model.config, folder / "critic")

@@ -1,0 +1,52 @@
+"""`echopulse train ecg`, `train generator --ecg-init` and `train critic`, one after the other, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from echopulse.cli.main import main
+from echopulse.config import load_json
+from echopulse.models.critic import TokenCritic
+from echopulse.sampling.pipeline import Pipeline
+
+
+def run(*arguments: object) -> int:
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
+    shots, ecg, tokenizer = tmp_path / "set", tmp_path / "ecg", tmp_path / "tokenizer"
+    assert run("simulate", "-o", shots, "--num", 2, "--seconds", 0.52, "--no-masks") == 0
+    tiny = ("--preset", "tiny", "--steps", 2)
+    assert run("train", "ecg", "--phantom", 3, *tiny, "-o", ecg) == 0
+    assert run("train", "tokenizer", "--data", shots, *tiny, "-o", tokenizer) == 0
+    generator, critic = tmp_path / "generator", tmp_path / "critic"
+    options = ("--data", shots, *tiny, "--tokenizer", tokenizer, "--ecg-init", ecg)
+    assert run("train", "generator", *options, "-o", generator) == 0
+    assert run("train", "critic", "--phantom", 2, *tiny, "--generator", generator, "-o", critic) == 0
+    assert len(load_json(tmp_path / "critic-cache" / "cache.json")["clips"]) == 2
+    assert Pipeline.load(generator / "export").critic is None
+    assert isinstance(Pipeline.load(critic / "export").critic, TokenCritic)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("critic", "--data", "set"), "needs --generator"),
+        (("generator", "--phantom", "3"), "needs --tokenizer"),
+        (("critic", "--data", "set", "--generator", "nothing"), "holds no generator"),
+        (("ecg", "--phantom", "3", "--ecg-init", "run"), "--ecg-init is for `train generator`"),
+        (("ecg", "--phantom", "3", "--preset", "base"), "no recipe for preset 'base'"),
+        (("ecg",), "either --data"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run("train", *arguments, "-o", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
