@@ -39,5 +39,3 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     settings = TrainSettings(5, 1, warmup=1, learning_rate=0.1, precision="no", ema_decay=0.5)
     train(Line(int(os.environ["WORLD_SIZE"])), settings, Path(sys.argv[1]), quiet=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -55,6 +55,7 @@ def main(kind: str, output: str) -> None:
     if rank == 0:
         save_file(tensors, Path(output))
     if world > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -180,6 +180,8 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
                 _save(checkpoint, settings, step + 1, players, average.module)
                 task.export(average.module, folder / "export")
                 saved_at = time.monotonic()
+    accelerator.wait_for_everyone()  # a process that leaves while another writes may abort both
+    accelerator.end_training()
 
 
 def main_process_first() -> AbstractContextManager[None]:
