@@ -33,9 +33,9 @@ def convert_vgg16(file: Path) -> dict[str, Tensor]:
 
 def _read_onnx(file: Path) -> dict[str, Tensor]:
     try:
-        import onnx
+        import onnx  # pyright: ignore[reportMissingImports]  # optional, by the message below
         from google.protobuf.message import DecodeError
-        from onnx import numpy_helper
+        from onnx import numpy_helper  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError("reading VGG16 from an ONNX file needs onnx: pip install onnx") from error
     try:
