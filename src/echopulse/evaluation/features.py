@@ -7,7 +7,7 @@ SHA-256 of their file. Everything else carries the name of its own network.
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from echopulse.errors import InputError
 from echopulse.evaluation.networks import IMAGENET_MEAN, IMAGENET_STD, Lpips, TransNetV2, Vgg16
 from echopulse.models.checkpoints import load_network, locate_checkpoint
+from echopulse.models.convert.state_file import read_tensors
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 
 FRAMES_PER_CLIP = 8
@@ -132,8 +133,8 @@ def load_lpips(places: Sequence[str] = ()) -> Callable[[np.ndarray, np.ndarray],
         FileNotFoundError: the trunk or the heads are not there; the message says which.
         InputError: a file with another content than its name promises.
     """
-    trunk = Vgg16().load(_tensors(find_weights(VGG16, places)))
-    network = Lpips(trunk, _tensors(find_weights(LPIPS_HEADS, places))).eval()
+    trunk = Vgg16().load(read_tensors(find_weights(VGG16, places)))
+    network = Lpips(trunk, read_tensors(find_weights(LPIPS_HEADS, places))).eval()
 
     def measure(reference: np.ndarray, generated: np.ndarray) -> float:
         chosen = evenly_spaced(len(reference))
@@ -224,7 +225,7 @@ def _echo_video(network: VideoTokenizer, frames: np.ndarray) -> np.ndarray:
 
 def _transnetv2(places: Sequence[str]) -> list[Extractor]:
     path = find_weights(TRANSNETV2, places)
-    network = TransNetV2().load(_tensors(path))
+    network = TransNetV2().load(read_tensors(path))
 
     def compute(frames: np.ndarray) -> np.ndarray:
         video = resize(frames[:MAX_VIDEO_FRAMES], 27, 48).expand(-1, 3, -1, -1).movedim(1, 0)
@@ -262,7 +263,7 @@ def _i3d(places: Sequence[str]) -> list[Extractor]:
 
 
 def _vgg16(places: Sequence[str]) -> list[Extractor]:
-    network = Vgg16().load(_tensors(find_weights(VGG16, places)))
+    network = Vgg16().load(read_tensors(find_weights(VGG16, places)))
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
 
     def compute(frames: np.ndarray) -> np.ndarray:
@@ -319,10 +320,6 @@ def _from_hub(repository: str, name: str) -> list[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tensors(path: Path) -> Mapping[str, Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _script(path: Path) -> Any:
