@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from echopulse.config import from_dict, load_json, save_json, to_dict
 from echopulse.errors import InputError
@@ -37,16 +37,30 @@ def load_network(network_class: type[N], config_class: type, folder: Path) -> N:
         raise InputError(f"{file}: no such file; the checkpoint is incomplete") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: not a safetensors file ({error})") from error
+    return load_strictly(network, tensors, f"{file} is not a {network_class.__name__} of this config")
+
+
+def load_strictly(network: N, tensors: dict[str, Tensor], mismatch: str) -> N:
+    """Loads tensors that must be the network's, all of them and no others; it is then ready for inference.
+
+    Args:
+        network: gets the tensors, in its own precision.
+        tensors: by the network's names.
+        mismatch: how the error begins.
+
+    Raises:
+        InputError: a tensor is missing, unknown or of another shape.
+    """
     own = network.state_dict()
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or extra:
         raise InputError(
-            f"{file} is not a {network_class.__name__} of this config: {len(missing)} tensors missing "
-            f"({', '.join(missing[:3])}), {len(extra)} unknown ({', '.join(extra[:3])})"
+            f"{mismatch}: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{len(extra)} unknown ({', '.join(extra[:3])})"
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
-            raise InputError(f"{file}: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
+            raise InputError(f"{mismatch}: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from echopulse.errors import InputError
-from echopulse.models.convert.state_file import load_renamed, strip_prefix
+from echopulse.models.checkpoints import load_strictly
+from echopulse.models.convert.state_file import strip_prefix
 from echopulse.models.published_generator import PublishedGenerator, PublishedGeneratorConfig
 
 _NORM = {"gamma": "weight", "beta": "bias"}
@@ -31,7 +32,7 @@ def convert_generator(tensors: dict[str, Tensor]) -> tuple[PublishedGenerator, l
     own, others = strip_prefix(tensors, "continuous_pos_bias.net.0.0.weight", _is_own, _WHAT)
     network = PublishedGenerator(_read_config(own))
     renamed = {_target(name): _reordered(name, x) for name, x in own.items() if ".1.context_norm." not in name}
-    return load_renamed(network, renamed, _WHAT), others
+    return load_strictly(network, renamed, f"not the {_WHAT}"), others
 
 
 def _is_own(name: str) -> bool:

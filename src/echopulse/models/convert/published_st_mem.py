@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from echopulse.errors import InputError
-from echopulse.models.convert.state_file import load_renamed, strip_prefix
+from echopulse.models.checkpoints import load_strictly
+from echopulse.models.convert.state_file import strip_prefix
 from echopulse.models.ecg_encoder import ECG_RATE_HZ, EcgEncoder, EcgEncoderConfig
 
 _TOP = {
@@ -54,7 +55,7 @@ def convert_st_mem(tensors: dict[str, Tensor], *, head_dim: int = 64) -> tuple[E
     if any(x is None or x.shape != leads[0].shape for x in leads):  # type: ignore[union-attr]
         raise InputError(f"not the {_WHAT}: expected {len(leads)} lead embeddings of one length")
     renamed["lead.weight"] = torch.stack([x for x in leads if x is not None])
-    return load_renamed(network, renamed, _WHAT), others
+    return load_strictly(network, renamed, f"not the {_WHAT}"), others
 
 
 def _is_own(name: str) -> bool:

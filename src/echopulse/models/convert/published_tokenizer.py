@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from echopulse.errors import InputError
-from echopulse.models.convert.state_file import load_renamed
+from echopulse.models.checkpoints import load_strictly
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -68,7 +68,7 @@ def convert_tokenizer(tensors: dict[str, Tensor]) -> tuple[VideoTokenizer, list[
         elif name not in _UNUSED and ".context_norm." not in name:
             for target in _targets(name):
                 renamed[target] = _reordered(target, tensor, config)
-    return load_renamed(VideoTokenizer(config), renamed, "released tokenizer"), sorted(others)
+    return load_strictly(VideoTokenizer(config), renamed, "not the released tokenizer"), sorted(others)
 
 
 def _read_config(tensors: dict[str, Tensor]) -> TokenizerConfig:

@@ -3,16 +3,14 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from echopulse.errors import InputError
-
-N = TypeVar("N", bound=nn.Module)
 
 _INNER = ("model", "state_dict", "model_state_dict")
 """Where trainers keep a network's tensors in a file that holds more."""
@@ -68,28 +66,6 @@ def strip_prefix(
     stripped = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
     own = {short: tensors[name] for short, name in stripped.items() if is_own(short)}
     return own, sorted(set(tensors) - {stripped[short] for short in own})
-
-
-def load_renamed(network: N, renamed: dict[str, Tensor], what: str) -> N:
-    """Loads tensors under this project's names, strictly; the network is then ready for inference.
-
-    Raises:
-        InputError: a tensor is missing, unknown or of another shape.
-    """
-    own = network.state_dict()
-    missing, extra = sorted(set(own) - set(renamed)), sorted(set(renamed) - set(own))
-    if missing or extra:
-        raise InputError(
-            f"not the {what}: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
-            f"{len(extra)} unknown ({', '.join(extra[:3])})"
-        )
-    for name, tensor in renamed.items():
-        if tensor.shape != own[name].shape:
-            raise InputError(
-                f"not the {what}: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}"
-            )
-    network.load_state_dict({name: tensor.float() for name, tensor in renamed.items()})
-    return network.eval().requires_grad_(False)
 
 
 def _is_state(content: Any) -> bool:
