@@ -136,7 +136,9 @@ def test_descriptions() -> None:
 def test_training_gives_half_of_the_windows_their_description(text_encoder: TextEncoder) -> None:
     track = EcgTrack(np.zeros((1, 1500), np.float32), np.array([1]), np.array([0.5, 1.4]), -1.0)
     codes = np.zeros((6, 8, 8), np.int32)
-    clips = [CachedClip(codes, track, 25.0, view, ef) for view, ef in ((0, 0.2), (1, 0.6), (-1, float("nan")))]
+    unknown = np.full(11, np.nan, np.float32)
+    conditions = ((0, 0.2), (1, 0.6), (-1, float("nan")))
+    clips = [CachedClip(codes, track, 25.0, view, ef, unknown) for view, ef in conditions]
     network = VideoTransformer(replace(generator_config("tiny"), text_width=16))
     task = GeneratorTask(network, clips, VideoTokenizer(tokenizer_config("tiny")), batch=32, text=text_encoder)
     batch = task.batch(0, 0)

@@ -53,7 +53,7 @@ class EcgAutoencoder(nn.Module):
     """The encoder sees a few patches of every lead; a small decoder, shared by leads, draws the others.
 
     The decoder works lead by lead, so all that leads tell of each other must be in the encoder's output. The encoder's
-    convolutional branch takes no part.
+    convolutional branch takes no part; it learns only where the encoder reads motion, see `training.ecg`.
     """
 
     def __init__(self, config: EcgAutoencoderConfig) -> None:
@@ -61,7 +61,7 @@ class EcgAutoencoder(nn.Module):
         self.config = config
         self.encoder = EcgEncoder(config.encoder)
         for name, parameter in self.encoder.named_parameters():
-            parameter.requires_grad_(not name.startswith(("fine_", "marks_in")))
+            parameter.requires_grad_(config.encoder.reads_motion or not name.startswith(("fine_", "marks_in")))
         self.to_decoder = nn.Linear(config.encoder.width, config.width)
         self.hidden = nn.Parameter(torch.randn(config.width) * 0.5)
         self.position = nn.Parameter(torch.randn(config.num_patches + 2, config.width) * 0.5)

@@ -32,6 +32,7 @@ class EcgEncoderConfig:
         fine_dilations: dilations of its residual layers, in steps of 16 ms.
         published: the ViT of the published ST-MEM: norms around the patch embedding, one separator, a position of its
             own at both ends of a lead, plain blocks.
+        reads_motion: heads that read the ventricle's contraction and the ejection fraction, see `EcgFeatures`.
     """
 
     window_s: float = 3.0
@@ -43,6 +44,7 @@ class EcgEncoderConfig:
     fine_width: int = 128
     fine_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
     published: bool = False
+    reads_motion: bool = False
 
     def __post_init__(self) -> None:
         if self.num_samples % self.patch:
@@ -67,12 +69,17 @@ class EcgFeatures(NamedTuple):
         token_times_s: time of each patch's middle, relative to the window's middle.
         visible: False where a lead is absent.
         fine: features every `FINE_STRIDE` samples, first one at the window's start.
+        contraction: where the encoder reads motion: how far the left ventricle has contracted at each of these times,
+            0 at end-diastole and 1 at end-systole.
+        ef: where the encoder reads motion: the ejection fraction, between 0 and 1.
     """
 
     tokens: Float[Tensor, "b m d"]
     token_times_s: Float[Tensor, "b m"]
     visible: Bool[Tensor, "b m"]
     fine: Float[Tensor, "b q e"]
+    contraction: Float[Tensor, "b q"] | None = None
+    ef: Float[Tensor, " b"] | None = None
 
 
 class EcgEncoder(nn.Module):
@@ -109,6 +116,12 @@ class EcgEncoder(nn.Module):
         )
         self.marks_in = nn.Conv1d(1, e, 9, stride=FINE_STRIDE, padding=4)
         self.fine_layers = nn.ModuleList(_Dilated(e, dilation) for dilation in c.fine_dilations)
+        self.to_contraction = self.to_ef = None
+        if c.reads_motion:
+            self.to_contraction = nn.Sequential(nn.LayerNorm(e), nn.Linear(e, 1))
+            both = c.width + e
+            self.to_ef = nn.Sequential(nn.LayerNorm(both), nn.Linear(both, 64), nn.GELU(), nn.Linear(64, 1))
+            nn.init.constant_(self.to_ef[-1].bias, 0.5)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -130,7 +143,13 @@ class EcgEncoder(nn.Module):
         middle = (torch.arange(self.num_patches, device=ecg.device) + 0.5) * (self.config.patch / ECG_RATE_HZ)
         times = (middle - self.config.window_s / 2).repeat(ecg.shape[1]).expand(ecg.shape[0], -1)
         tokens, visible = rearrange(tokens, "b l p d -> b (l p) d"), rearrange(visible, "b l p -> b (l p)")
-        return EcgFeatures(tokens, times, visible, self._fine_features(ecg, marks, lead_ids, present))
+        fine = self._fine_features(ecg, marks, lead_ids, present)
+        if self.to_contraction is None or self.to_ef is None:
+            return EcgFeatures(tokens, times, visible, fine)
+        weight = visible.to(tokens.dtype) / visible.sum(1, keepdim=True).clamp(min=1)
+        whole = torch.cat([torch.einsum("bmd,bm->bd", tokens, weight), fine.mean(1)], dim=-1)
+        contraction, ef = self.to_contraction(fine).squeeze(-1), self.to_ef(whole).squeeze(-1)
+        return EcgFeatures(tokens, times, visible, fine, contraction, ef)
 
     def lead_tokens(self, ecg: Float[Tensor, "b l s"], lead_ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l p d"]:
         """Embedded patches of each lead between its two separators, before any attention."""

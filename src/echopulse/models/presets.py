@@ -136,6 +136,6 @@ def generator_config(preset: str) -> GeneratorConfig:
             mult=4.0,
             cross_every=3,
             position_bias=False,
-            ecg=EcgEncoderConfig(width=128, depth=3, heads=2, mult=4.0, fine_width=96),
+            ecg=EcgEncoderConfig(width=128, depth=3, heads=2, mult=4.0, fine_width=96, reads_motion=True),
         )
     return GeneratorConfig(factors=factors, rows=side, columns=side)

@@ -110,13 +110,18 @@ class Conditions(NamedTuple):
         return _by_tensor(lambda x: x.to(device), self)
 
 
+_MOTION = 6  # numbers that tell a slot's motion
+
+
 class WindowTransformer(nn.Module):
     """What the generator and its critic share: full attention over a window's codes, cross-attention to the ECG.
 
     A window holds the clip's first token frame (slot 0, the memory of the anatomy) and `slots − 1` consecutive token
     frames from anywhere in the clip. Differs from the paper, which primes each segment with the last frames of the one
     before and so forgets: here slot 0 stays for the whole video. Every slot gets the fine ECG features at its frames'
-    timestamps; frames and ECG patches share one clock through `time_waves`.
+    timestamps; frames and ECG patches share one clock through `time_waves`. Where the encoder reads motion, every slot
+    also gets the ventricle's volume at its frames, `1 − EF · contraction` of the end-diastolic one, with the EF that is
+    asked for or else the one read.
 
     Args:
         config: shape.
@@ -146,6 +151,9 @@ class WindowTransformer(nn.Module):
             self.text = nn.Sequential(nn.LayerNorm(c.text_width), nn.Linear(c.text_width, c.ecg.width))
         self.no_beat = nn.Parameter(torch.zeros(2 * c.ecg.fine_width))
         self.beat = nn.Sequential(nn.Linear(2 * c.ecg.fine_width, c.width), nn.GELU(), nn.Linear(c.width, c.width))
+        self.motion = None
+        if c.ecg.reads_motion:
+            self.motion = nn.Sequential(nn.Linear(_MOTION, 64), nn.GELU(), nn.Linear(64, c.width))
         self.frame_time = nn.Linear(64, c.width)
         self.patch_time = nn.Linear(64, c.ecg.width)
         self.bias = ContinuousPositionBias(c.heads, axes=3) if c.position_bias else None
@@ -195,7 +203,22 @@ class WindowTransformer(nn.Module):
         ef = torch.stack([torch.nan_to_num(c.ef) * 2 - 1, known_ef.to(c.ef.dtype)], dim=-1) * known_ef.unsqueeze(-1)
         whole = self.view(c.view % (len(VIEWS) + 1)) + self.ef(ef.to(fine.dtype))
         waves = time_waves(c.frame_times_s.mean(-1), 64).to(fine.dtype)
-        return self.beat(fine) + self.timing(timing) + self.frame_time(waves) + whole.unsqueeze(1)
+        x = self.beat(fine) + self.timing(timing) + self.frame_time(waves) + whole.unsqueeze(1)
+        return x if self.motion is None else x + self._slot_motion(self.motion, c)
+
+    def _slot_motion(self, network: nn.Module, c: Conditions) -> Tensor:
+        """Volume and contraction at a slot's two frames; hidden where the ECG is, and outside its window."""
+        assert isinstance(c.ecg, EcgFeatures) and c.ecg.contraction is not None and c.ecg.ef is not None
+        window_s = self.config.ecg.window_s
+        times = rearrange(c.frame_times_s, "b t two -> b (t two)")
+        contraction = sample_fine(c.ecg.contraction.detach().unsqueeze(-1), times, window_s)
+        contraction = rearrange(contraction, "b (t two) 1 -> b t two", t=c.frame_times_s.shape[1])
+        ef = torch.where(c.ef.isnan(), c.ecg.ef.detach().to(c.ef.dtype), c.ef)[:, None, None].to(contraction.dtype)
+        volume = 1 - ef * contraction
+        inside = (c.frame_times_s.abs() < window_s / 2 - 1e-3).all(-1, keepdim=True) & c.has_ecg[:, None, None]
+        change = 10 * (volume[..., 1:] - volume[..., :1])
+        told = torch.cat([4 * volume - 3, 2 * contraction - 1, change, torch.ones_like(change)], dim=-1)
+        return network(told * inside)
 
     def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
         """What the blocks attend to: ECG patches with their times, then words."""

@@ -20,7 +20,7 @@ from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch
+from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_ef
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack
@@ -229,12 +229,15 @@ class Pipeline:
             length, start = len(frames) // 2 + 1, start - len(frames) / request.fps
             count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
             first, past = self._encode(frames[:1]), self._encode(frames[-count:])
+        ef = float("nan") if request.ef_percent is None else request.ef_percent / 100
+        if track is not None and request.ef_percent is None:
+            ef = read_ef(self.generator, track)
         return Scene(
             track=None if track is None else track.extended(start - half, end + half + 1.0),
             start_s=start,
             fps=request.fps,
             view=VIEWS.index(request.view),
-            ef=float("nan") if request.ef_percent is None else request.ef_percent / 100,
+            ef=ef,
             first=first,
             past=past,
             past_length=length,

@@ -21,6 +21,8 @@ from echopulse.signals.track import EcgTrack
 OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
 
+_EF_WINDOWS = 8  # of an ECG, at most, that its EF is read from
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -31,7 +33,7 @@ class Scene:
         start_s: time of frame 0 on the ECG's clock.
         fps: frames per second.
         view: index in `axes.VIEWS`.
-        ef: ejection fraction between 0 and 1, or NaN for "as the ECG says".
+        ef: ejection fraction between 0 and 1, or NaN for "as each window of the ECG says".
         first: token frame of a given first image, (1, gh, gw), or None.
         past: last token frames of a clip to go on from, `OVERLAP` or more, whose first one is `first`; or None.
         past_length: token frames of that clip, its first one included.
@@ -125,6 +127,24 @@ def _given(scenes: Sequence[Scene]) -> tuple[int, int]:
     return (1 + OVERLAP, length - OVERLAP) if past else (int(first), 1)
 
 
+def read_ef(model: VideoTransformer, track: EcgTrack) -> float:
+    """The ejection fraction that the encoder reads from an ECG, between 0 and 1: the mean over its windows.
+
+    NaN where the encoder does not read motion.
+    """
+    c = model.config.ecg
+    if not c.reads_motion:
+        return float("nan")
+    count = min(max(int((track.end_s - track.start_s) / c.window_s), 1), _EF_WINDOWS)
+    first, last = track.start_s + c.window_s / 2, max(track.end_s - c.window_s / 2, track.start_s + c.window_s / 2)
+    read = []
+    for middle in np.linspace(first, last, count):
+        ef = model.encode_ecg(_ecg_window(model, track, float(middle))).ef
+        assert ef is not None
+        read.append(float(ef[0]))
+    return float(np.clip(np.mean(read), 0.0, 1.0))
+
+
 def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> Conditions:
     """Everything but the codes that a window depends on.
 
@@ -137,27 +157,32 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
     numbers = frame_numbers(c.slots, position)
     times = scene.start_s + numbers / scene.fps
     middle = float(times[1:].mean())
-    if scene.track is None:
-        leads = np.zeros(1, np.int64)
-        samples, marks = np.zeros((1, c.ecg.num_samples), np.float32), np.zeros(c.ecg.num_samples, np.float32)
-    else:
-        leads, (samples, marks) = scene.track.lead_ids, scene.track.window(middle, c.ecg.num_samples)
-    dtype = model.head.weight.dtype
-    window = EcgWindow(
-        torch.from_numpy(samples)[None].to(dtype),
-        torch.from_numpy(marks)[None].to(dtype),
-        torch.from_numpy(leads)[None],
-        torch.ones(1, len(leads), dtype=torch.bool),
-    )
     half = c.ecg.window_s / 2
     return Conditions(
-        ecg=model.encode_ecg(window),
+        ecg=model.encode_ecg(_ecg_window(model, scene.track, middle)),
         has_ecg=torch.tensor([scene.track is not None]),
         frame_times_s=torch.from_numpy(np.clip(times - middle, -half, half)).float()[None],
         first_gap_s=torch.tensor([(numbers[1, 0] - numbers[0, 0]) / scene.fps]).float(),
         view=torch.tensor([scene.view]),
         ef=torch.tensor([scene.ef]).float(),
         text=scene.text,
+    )
+
+
+def _ecg_window(model: VideoTransformer, track: EcgTrack | None, middle_s: float) -> EcgWindow:
+    """The ECG around a time, as the encoder takes it; flat without a track."""
+    num_samples = model.config.ecg.num_samples
+    if track is None:
+        leads = np.zeros(1, np.int64)
+        samples, marks = np.zeros((1, num_samples), np.float32), np.zeros(num_samples, np.float32)
+    else:
+        leads, (samples, marks) = track.lead_ids, track.window(middle_s, num_samples)
+    dtype = model.head.weight.dtype
+    return EcgWindow(
+        torch.from_numpy(samples)[None].to(dtype),
+        torch.from_numpy(marks)[None].to(dtype),
+        torch.from_numpy(leads)[None],
+        torch.ones(1, len(leads), dtype=torch.bool),
     )
 
 

@@ -1,5 +1,6 @@
 """Pre-training of the ECG encoder: a masked autoencoder on ECGs of sets or of phantom patients (Na 2024)."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +15,19 @@ from echopulse.axes import STANDARD_LEADS
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.ecg_autoencoder import EcgAutoencoder, EcgAutoencoderConfig
+from echopulse.models.ecg_encoder import ECG_RATE_HZ, FINE_STRIDE
 from echopulse.objectives.masked import masked_patch_loss
-from echopulse.phantom import DEVICES, sample_patient, simulate_ecg
-from echopulse.signals.track import EcgTrack
+from echopulse.objectives.motion import motion_loss
+from echopulse.phantom import DEVICES, patient_volume, sample_patient, simulate_ecg
+from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 from echopulse.training.data import ClipPool, batch_rng
-from echopulse.training.ecg_devices import add_gain_and_noise, add_wander, draw_leads, lower_rate
+from echopulse.training.ecg_devices import add_gain_and_noise, add_wander, draw_leads, draw_marks, lower_rate
+from echopulse.training.token_cache import true_contraction
 
 RECORD_S = 12.0
 """Seconds of ECG of a phantom patient."""
 
-_TRACKS_KEPT = 4096
+_RECORDS_KEPT = 8192
 
 
 @runtime_checkable
@@ -32,9 +36,25 @@ class EcgSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def track(self, i: int) -> EcgTrack:
-        """The ECG of a number, prepared for the encoder."""
+    def record(self, i: int) -> "EcgRecord":
+        """The ECG of a number, prepared for the encoder, and what is known of the heart."""
         ...
+
+
+class EcgRecord(NamedTuple):
+    """An ECG, prepared for the encoder, and what is known of the heart while it was recorded.
+
+    Attributes:
+        track: the ECG.
+        times_s: when contraction is known, rising; may be empty.
+        contraction: how far the left ventricle has contracted then, 0 at end-diastole and 1 at end-systole.
+        ef: ejection fraction between 0 and 1, NaN if unknown.
+    """
+
+    track: EcgTrack
+    times_s: np.ndarray
+    contraction: np.ndarray
+    ef: float
 
 
 class PhantomEcgs:
@@ -57,11 +77,16 @@ class PhantomEcgs:
     def __len__(self) -> int:
         return self._num
 
-    def track(self, i: int) -> EcgTrack:
-        """ECG of patient `i`, prepared for the encoder."""
+    def record(self, i: int) -> EcgRecord:
+        """ECG and heart of patient `i`."""
         device = list(DEVICES)[i % len(DEVICES)]
         patient = sample_patient(self._seed + i)
-        return EcgTrack.from_signal(simulate_ecg(patient, duration_s=self._seconds, device=device))
+        track = EcgTrack.from_signal(simulate_ecg(patient, duration_s=self._seconds, device=device))
+        times = np.arange(0, self._seconds, 0.02)
+        volume = patient_volume(patient).volume_ml(times)
+        ef = patient.ef_percent / 100
+        contraction = np.clip((1 - volume / patient.edv_ml) / ef, -0.5, 1.5)
+        return EcgRecord(track, times, contraction.astype(np.float32), ef)
 
 
 class RecordedEcgs:
@@ -77,23 +102,36 @@ class RecordedEcgs:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def track(self, i: int) -> EcgTrack:
-        """ECG of clip `i`, prepared for the encoder."""
+    def record(self, i: int) -> EcgRecord:
+        """ECG of clip `i`, and what its set tells of the heart."""
         part, clip = self._entries[i]
-        return EcgTrack.from_signal(part.ecg(clip))
+        line = part.line(clip)
+        contraction = true_contraction(line["truth"], line["num_frames"])
+        times = np.arange(line["num_frames"]) / line["fps"]
+        known, ef = ~np.isnan(contraction), line["truth"].get("ef_percent")
+        track = EcgTrack.from_signal(part.ecg(clip))
+        return EcgRecord(track, times[known], contraction[known], math.nan if ef is None else ef / 100)
 
 
 class EcgBatch(NamedTuple):
-    """One step's windows; all 12 leads have a row, `present` says which are real."""
+    """One step's windows; all 12 leads have a row, `present` says which are real.
+
+    Beat marks, and the truth of the heart at the steps of the encoder's fine branch; NaN where it is not known.
+    """
 
     ecg: Tensor
     lead_ids: Tensor
     present: Tensor
     kept: Tensor
+    marks: Tensor
+    contraction: Tensor
+    ef: Tensor
 
 
 class EcgTask:
     """Draw the hidden patches of an ECG from a quarter of them, in whatever leads a recorder has.
+
+    An encoder that reads motion also learns that, from the whole ECG, wherever the source knows the truth.
 
     Args:
         config: the network.
@@ -105,44 +143,61 @@ class EcgTask:
     def __init__(self, config: EcgAutoencoderConfig, source: EcgSource, *, batch: int, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.model = EcgAutoencoder(config)
+        self._reads = config.encoder.reads_motion
         self._num, self._batch, self._seed = len(source), batch, seed
-        self._track = lru_cache(_TRACKS_KEPT)(source.track)
+        self._record = lru_cache(_RECORDS_KEPT)(source.record)
 
     def batch(self, step: int, rank: int) -> EcgBatch:
         """Windows of random records as random recorders would give them, and which patches are seen."""
         rng, c = batch_rng(self._seed, step, rank), self.model.config
         ecg = np.zeros((self._batch, len(STANDARD_LEADS), c.encoder.num_samples), np.float32)
         present = np.zeros(ecg.shape[:2], bool)
-        for row, there in zip(ecg, present, strict=True):
-            track = self._track(int(rng.integers(self._num)))
-            leads = draw_leads(rng, track.lead_ids)
-            row[track.lead_ids] = self._window(rng, track)
+        marks = np.zeros((self._batch, c.encoder.num_samples), np.float32)
+        contraction = np.full((self._batch, c.encoder.num_samples // FINE_STRIDE), np.nan, np.float32)
+        ef = np.full(self._batch, np.nan, np.float32)
+        for i, (row, there) in enumerate(zip(ecg, present, strict=True)):
+            record = self._record(int(rng.integers(self._num)))
+            leads, half = draw_leads(rng, record.track.lead_ids), c.encoder.window_s / 2
+            low, high = record.track.start_s + half, record.track.end_s - half
+            middle = rng.uniform(min(low, high), max(low, high))
+            row[record.track.lead_ids], marks[i] = self._window(rng, record.track, middle)
             there[leads] = True
             row[~there] = 0
+            ef[i] = record.ef
+            if len(record.times_s):
+                times = middle - half + np.arange(contraction.shape[1]) * (FINE_STRIDE / ECG_RATE_HZ)
+                contraction[i] = np.interp(times, record.times_s, record.contraction, np.nan, np.nan)
         kept = rng.uniform(size=(*present.shape, c.num_patches)).argsort(-1)[..., : c.num_kept]
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
-        return EcgBatch(torch.from_numpy(ecg), lead_ids, torch.from_numpy(present), torch.from_numpy(kept))
+        arrays = (torch.from_numpy(x) for x in (present, kept, marks, contraction, ef))
+        return EcgBatch(torch.from_numpy(ecg), lead_ids, *arrays)
 
-    def _window(self, rng: np.random.Generator, track: EcgTrack) -> np.ndarray:
-        """A window that begins anywhere in the record; a shorter record is repeated by its beats."""
+    def _window(self, rng: np.random.Generator, track: EcgTrack, middle_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """A window and its beat marks, as a random recorder gives them; a short record is repeated by its beats."""
         samples, half = self.model.config.encoder.num_samples, self.model.config.encoder.window_s / 2
-        middle = rng.uniform(min(track.start_s + half, track.end_s - half), max(track.start_s, track.end_s - half))
-        ecg, _ = track.extended(middle - half - 1, middle + half + 1).window(middle, samples)
+        around = track.extended(middle_s - half - 1, middle_s + half + 1)
+        ecg, _ = around.window(middle_s, samples)
+        marks = draw_marks(rng, around.r_times_s, middle_s + (np.arange(samples) - samples // 2) / TRACK_RATE_HZ)
         if rng.uniform() < 0.4:
             ecg = add_wander(rng, ecg)
         if rng.uniform() < 0.3:
             ecg = lower_rate(rng, ecg)
-        return add_gain_and_noise(rng, ecg)
+        return add_gain_and_noise(rng, ecg), marks
 
     def count(self, batch: EcgBatch) -> float:
         """Hidden patches, of which the loss is the mean."""
         return float(batch.present.sum()) * (self.model.config.num_patches - self.model.config.num_kept)
 
     def losses(self, model: nn.Module, batch: EcgBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared error of the hidden patches, normalised one by one."""
-        ecg, lead_ids, present, kept = (x.to(next(model.parameters()).device) for x in batch)
-        terms = masked_patch_loss(model(ecg, lead_ids, present, kept), ecg, self._hidden(present, kept))
-        return terms["patch_error"], terms
+        """Squared error of the hidden patches, normalised one by one, and of the motion that is read."""
+        b = EcgBatch(*(x.to(next(model.parameters()).device) for x in batch))
+        read = self.model.encoder(b.ecg, b.marks, b.lead_ids, b.present) if self._reads else None
+        drawn = model(b.ecg, b.lead_ids, b.present, b.kept)
+        terms = masked_patch_loss(drawn, b.ecg, self._hidden(b.present, b.kept))
+        if read is not None:
+            assert read.contraction is not None and read.ef is not None
+            terms |= motion_loss(read.contraction, read.ef, b.contraction, b.ef)
+        return torch.stack(list(terms.values())).sum(), terms
 
     def _hidden(self, present: Tensor, kept: Tensor) -> Tensor:
         hidden = present.unsqueeze(-1).expand(*present.shape, self.model.config.num_patches)
@@ -151,7 +206,7 @@ class EcgTask:
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
         """The first window of a fixed batch, lead by lead: the truth, and what was drawn where it was hidden."""
         batch = self.batch(0, 10_000)
-        ecg, lead_ids, present, kept = (x[:1].to(next(model.parameters()).device) for x in batch)
+        ecg, lead_ids, present, kept = (x[:1].to(next(model.parameters()).device) for x in batch[:4])
         patches = ecg[0].view(len(STANDARD_LEADS), self.model.config.num_patches, -1)
         drawn = model(ecg, lead_ids, present, kept)[0].float()
         drawn = drawn * patches.std(-1, keepdim=True) + patches.mean(-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from echopulse.signals.track import TRACK_RATE_HZ
+from echopulse.signals.track import TRACK_RATE_HZ, beat_marks
 
 
 def draw_leads(rng: np.random.Generator, leads: np.ndarray) -> np.ndarray:
@@ -14,6 +14,12 @@ def draw_leads(rng: np.random.Generator, leads: np.ndarray) -> np.ndarray:
     if kind < 0.5:
         return rng.choice(leads, rng.integers(1, len(leads) + 1), replace=False)
     return leads
+
+
+def draw_marks(rng: np.random.Generator, r_times_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Beat marks as a detector gives them: a few milliseconds off, and one window in seven without any."""
+    beats = r_times_s + rng.normal(0, 0.006, len(r_times_s))
+    return beat_marks(beats, times_s) if rng.uniform() > 0.15 else np.zeros(times_s.shape, np.float32)
 
 
 def add_gain_and_noise(rng: np.random.Generator, ecg: np.ndarray) -> np.ndarray:

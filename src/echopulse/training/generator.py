@@ -14,7 +14,7 @@ from echopulse.axes import STANDARD_LEADS, VIEWS
 from echopulse.config import save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
-from echopulse.models.ecg_encoder import EcgEncoder
+from echopulse.models.ecg_encoder import EcgEncoder, sample_fine
 from echopulse.models.text_encoder import TextEncoder, describe
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import (
@@ -25,28 +25,31 @@ from echopulse.models.video_transformer import (
     WindowTransformer,
 )
 from echopulse.objectives.masked import masked_code_loss
+from echopulse.objectives.motion import motion_loss
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes
 from echopulse.sampling.schedule import cosine_share
-from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack, beat_marks
+from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 from echopulse.training.data import batch_rng
-from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads
+from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads, draw_marks
 from echopulse.training.token_cache import CachedClip
 
 
 class GeneratorBatch(NamedTuple):
-    """One step's inputs, batch first."""
+    """One step's inputs, batch first; contraction (b, slots, 2) and EF are the truth, NaN where there is none."""
 
     codes: Tensor
     seen: Tensor
     known: Tensor
     hidden: Tensor
     conditions: Conditions
+    contraction: Tensor
+    ef: Tensor
 
     def to(self, device: torch.device) -> "GeneratorBatch":
         """The same batch on a device."""
-        codes, seen, known, hidden = (x.to(device) for x in self[:4])
-        return GeneratorBatch(codes, seen, known, hidden, self.conditions.to(device))
+        codes, seen, known, hidden, contraction, ef = (x.to(device) for x in (*self[:4], self.contraction, self.ef))
+        return GeneratorBatch(codes, seen, known, hidden, self.conditions.to(device), contraction, ef)
 
 
 class GeneratorTask:
@@ -103,14 +106,15 @@ class GeneratorTask:
             rows.append(self._window(rng, clip))
             texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
-        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef = columns
+        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef, contraction, true_ef = columns
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
         text = None if self._text is None else self._text(texts)
         if text is not None:
             told = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
             text = text._replace(visible=text.visible & told)
-        return GeneratorBatch(codes, seen, known, hidden, Conditions(window, has_ecg, times, gap, view, ef, text))
+        conditions = Conditions(window, has_ecg, times, gap, view, ef, text)
+        return GeneratorBatch(codes, seen, known, hidden, conditions, contraction, true_ef)
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -146,6 +150,8 @@ class GeneratorTask:
             np.array((numbers[1, 0] - numbers[0, 0]) / clip.fps, np.float32),
             np.array(clip.view if rng.uniform() < 0.9 else -1, np.int64),
             np.array(clip.ef if knows_ef else math.nan, np.float32),
+            np.where(np.abs(times - middle) < half, clip.contraction[numbers], np.nan).astype(np.float32),
+            np.array(clip.ef, np.float32),
         )
 
     def _ecg(self, rng: np.random.Generator, track: EcgTrack, middle_s: float) -> tuple[np.ndarray, ...]:
@@ -157,9 +163,8 @@ class GeneratorTask:
         present = np.zeros(len(STANDARD_LEADS), bool)
         present[draw_leads(rng, track.lead_ids)] = True
         ecg = add_gain_and_noise(rng, ecg)
-        beats = track.r_times_s + rng.normal(0, 0.006, len(track.r_times_s))
         times = middle_s + (np.arange(samples) - samples // 2) / TRACK_RATE_HZ
-        marks = beat_marks(beats, times) if rng.uniform() > 0.15 else np.zeros(samples, np.float32)
+        marks = draw_marks(rng, track.r_times_s, times)
         if rng.uniform() < 0.3:
             start, length = rng.integers(samples), int(rng.uniform(0.1, 1.2) * TRACK_RATE_HZ)
             ecg[:, start : start + length] = 0
@@ -172,11 +177,20 @@ class GeneratorTask:
         return float(batch.hidden.sum())
 
     def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the hidden codes (paper eq. 7)."""
+        """Cross-entropy of the hidden codes (paper eq. 7), and the errors of the motion that the ECG encoder reads."""
         b = batch.to(next(model.parameters()).device)
-        logits = model(b.seen, b.known, b.conditions)
-        terms = masked_code_loss(logits, b.codes, b.hidden, self.model.config.factors)
-        return terms["cross_entropy"], terms
+        network = self.model
+        assert isinstance(network, VideoTransformer) and isinstance(b.conditions.ecg, EcgWindow)
+        features = network.encode_ecg(b.conditions.ecg)
+        logits = model(b.seen, b.known, b.conditions._replace(ecg=features))
+        terms = masked_code_loss(logits, b.codes, b.hidden, network.config.factors)
+        loss = terms["cross_entropy"]
+        if features.contraction is not None and features.ef is not None:
+            times = b.conditions.frame_times_s.flatten(1)
+            read = sample_fine(features.contraction.unsqueeze(-1), times, network.config.ecg.window_s).squeeze(-1)
+            motion = motion_loss(read, features.ef, b.contraction.flatten(1), b.ef)
+            loss, terms = loss + torch.stack(list(motion.values())).sum(), terms | motion
+        return loss, terms
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
         """True frames above generated ones, for the first clip: eight frames of a window."""

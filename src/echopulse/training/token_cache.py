@@ -23,6 +23,7 @@ from echopulse.training.data import ClipPool
 from echopulse.training.phantom_data import PhantomDataset
 
 MAX_FRAMES_AT_ONCE = 151
+_LAYOUT = 2  # of the cache's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,8 @@ class CachedClip:
         fps: frames per second.
         view: index in `axes.VIEWS`, −1 if unknown.
         ef: ejection fraction between 0 and 1, NaN if unknown.
+        contraction: float32 (frames,), how far the left ventricle has contracted, 0 at end-diastole and 1 at
+            end-systole; NaN if unknown.
     """
 
     codes: np.ndarray
@@ -42,6 +45,7 @@ class CachedClip:
     fps: float
     view: int
     ef: float
+    contraction: np.ndarray
 
 
 def build_token_cache(
@@ -70,7 +74,7 @@ def build_token_cache(
 
 
 def _key(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
     for name, tensor in tokenizer.state_dict().items():
         digest.update(name.encode() + tensor.float().numpy().tobytes())
     if isinstance(pool, PhantomDataset):
@@ -81,18 +85,28 @@ def _key(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer) -> str:
     return digest.hexdigest()
 
 
-def _clips(pool: ClipPool | PhantomDataset) -> Iterator[tuple[np.ndarray, EcgSignal, float, str, float | None]]:
-    """Frames, ECG, frames/s, view and EF in percent of every clip."""
+def _clips(pool: ClipPool | PhantomDataset) -> Iterator[tuple[np.ndarray, EcgSignal, float, str, dict[str, Any]]]:
+    """Frames, ECG, frames/s, view and truth of every clip."""
     if isinstance(pool, PhantomDataset):
         for i in range(len(pool)):
             paired = pool.clip(i)
             assert paired.clip.ecg is not None
-            yield paired.clip.frames, paired.clip.ecg, paired.clip.fps, paired.clip.view, paired.truth["ef_percent"]
+            yield paired.clip.frames, paired.clip.ecg, paired.clip.fps, paired.clip.view, paired.truth
         return
     for part, i in pool.entries:
         line = part.line(i)
         if line["ecg"]:
-            yield part.frames(i), part.ecg(i), line["fps"], line["view"], line["truth"].get("ef_percent")
+            yield part.frames(i), part.ecg(i), line["fps"], line["view"], line["truth"]
+
+
+def true_contraction(truth: dict[str, Any], num_frames: int) -> np.ndarray:
+    """Contraction at a clip's first frames from its truth (`lv_volume_ml`, `edv_ml`, `esv_ml`), NaN where unknown."""
+    result = np.full(num_frames, np.nan, np.float32)
+    if all(truth.get(name) is not None for name in ("lv_volume_ml", "edv_ml", "esv_ml")):
+        volume = np.asarray(truth["lv_volume_ml"], np.float32)[:num_frames]
+        stroke = max(truth["edv_ml"] - truth["esv_ml"], 1.0)
+        result[: len(volume)] = np.clip((truth["edv_ml"] - volume) / stroke, -0.5, 1.5)
+    return result
 
 
 def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
@@ -100,7 +114,7 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
     clips: list[dict[str, Any]] = []
     dtype = next(tokenizer.parameters()).dtype
     progress = tqdm(_clips(pool), total=len(pool), desc="tokens", unit="clip", disable=None)
-    for number, (frames, ecg, fps, view, ef_percent) in enumerate(progress):
+    for number, (frames, ecg, fps, view, truth) in enumerate(progress):
         frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
         with torch.inference_mode():
@@ -109,11 +123,12 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
         tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
         tensors[f"{number}.leads"] = torch.from_numpy(track.lead_ids)
         tensors[f"{number}.r"] = torch.from_numpy(np.asarray(track.r_times_s, np.float64))
+        tensors[f"{number}.contraction"] = torch.from_numpy(true_contraction(truth, len(frames)))
         clips.append(
             {
                 "fps": fps,
                 "view": VIEWS.index(view) if view in VIEWS else -1,
-                "ef_percent": ef_percent,
+                "ef_percent": truth.get("ef_percent"),
                 "ecg_start_s": track.start_s,
             }
         )
@@ -143,6 +158,7 @@ def _read(index: Path, data: Path) -> list[CachedClip]:
                     fps=clip["fps"],
                     view=clip["view"],
                     ef=float("nan") if ef is None else ef / 100,
+                    contraction=file.get_tensor(f"{number}.contraction").numpy(),
                 )
             )
     return result
