@@ -33,9 +33,10 @@ from echopulse.io.ecg import read_ecg
 from echopulse.io.sets import PreparedSet, write_clip_files, write_manifest
 from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.phantom.series import ClipSeries
-from echopulse.sampling.pipeline import Pipeline, fast_dtype
+from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest
 from echopulse.signals import EchoClip
 from echopulse.signals.processing import detect_r_peaks

@@ -17,9 +17,10 @@ import torch
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import VideoTransformer
+from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.pipeline import GenerationRequest, Pipeline, fast_dtype
+from echopulse.sampling.pipeline import GenerationRequest, Pipeline
 from echopulse.signals.track import EcgTrack
 
 

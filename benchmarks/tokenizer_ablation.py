@@ -23,7 +23,7 @@ from echopulse.errors import InputError
 from echopulse.models.presets import tokenizer_config
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-from echopulse.sampling.pipeline import fast_dtype
+from echopulse.nn.precision import fast_dtype
 from echopulse.training.engine import train
 from echopulse.training.recipes import tokenizer_losses, tokenizer_recipe
 from echopulse.training.tokenizer import tokenizer_task

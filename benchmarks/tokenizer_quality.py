@@ -30,7 +30,7 @@ from echopulse.evaluation.pixel import pixel_scores
 from echopulse.evaluation.segmentation import segment_clip
 from echopulse.io.sets import PreparedSet
 from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.sampling.pipeline import fast_dtype
+from echopulse.nn.precision import fast_dtype
 
 LAG, REACH, PATCH, EVERY = 2, 5, 9, 4
 """Speckle: frames between two pictures, largest displacement in pixels, side of a patch, frames between two pairs."""

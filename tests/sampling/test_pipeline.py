@@ -16,8 +16,9 @@ from echopulse.models.checkpoints import save_network
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import VideoTransformer
+from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.pipeline import Pipeline, fast_dtype
+from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack

@@ -1,5 +1,6 @@
 """Batches and the token cache: a function of (seed, step, rank), made of what the sets hold."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from echopulse.errors import InputError
 from echopulse.models.presets import PRESETS, generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.nn.precision import fast_dtype
 from echopulse.training import token_cache
 from echopulse.training.data import ClipPool, batch_rng, sample_videos
 from echopulse.training.generator import GeneratorTask
@@ -66,12 +68,12 @@ def test_tokenizer_task_refuses_unfit_shapes(prepared: Path, change: dict[str, i
 def test_cache_holds_the_codes_of_the_clips(
     prepared: Path, clips: list[CachedClip], frozen_tokenizer: VideoTokenizer
 ) -> None:
-    pool = ClipPool([prepared], 7)
+    pool, tokenizer = ClipPool([prepared], 7), copy.deepcopy(frozen_tokenizer).to(fast_dtype())
     assert len(clips) == 4
     for clip, (part, i) in zip(clips, pool.entries, strict=True):
-        video = torch.from_numpy(np.array(part.frames(i)))[None, :, None] / 255
+        video = torch.from_numpy(np.array(part.frames(i)))[None, :, None].to(fast_dtype()) / 255
         with torch.inference_mode():
-            assert np.mean(clip.codes == frozen_tokenizer.encode(video)[0].numpy()) > 0.999
+            assert np.mean(clip.codes == tokenizer.encode(video)[0].numpy()) > 0.999
         line = part.line(i)
         assert clip.ef == pytest.approx(line["truth"]["ef_percent"] / 100) and clip.fps == 25
         assert ("a4c", "a2c")[clip.view] == line["view"]

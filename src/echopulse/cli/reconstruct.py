@@ -41,7 +41,7 @@ def reconstruct(
 
     from echopulse.io.video import write_pictures
     from echopulse.models.tokenizer import VideoTokenizer
-    from echopulse.sampling.pipeline import fast_dtype
+    from echopulse.nn.precision import fast_dtype
 
     if not videos:
         raise InputError("reconstruct needs a video file, a .npy array or a prepared set")

@@ -243,7 +243,7 @@ def _batches(clips: "PreparedSet", usable: Sequence[int]) -> Iterator[tuple[int,
 
 def _identity(clips: "PreparedSet", settings: SynthesisSettings, num: int) -> dict[str, Any]:
     """All that the bytes of the set depend on, as plain values; the model and the source by their hashes."""
-    from echopulse.sampling.pipeline import fast_dtype
+    from echopulse.nn.precision import fast_dtype
 
     weights, manifest = hashlib.sha256(), hashlib.sha256()
     for file in sorted(Path(settings.checkpoint).rglob("*.safetensors")):

@@ -185,14 +185,11 @@ def _tidy(masks: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _load_network(folder: Path) -> Any:
-    import torch
-
     from echopulse.models.checkpoints import load_network
     from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+    from echopulse.nn.precision import fast_dtype
 
-    network = load_network(ChamberSegmenter, SegmenterConfig, folder)
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return network.to(torch.bfloat16) if fast else network
+    return load_network(ChamberSegmenter, SegmenterConfig, folder).to(fast_dtype())
 
 
 # SAM 2 ------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The whole chain from an `EcgSignal` to an `EchoClip`."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from echopulse.models.critic import TokenCritic
 from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
+from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_ef
 from echopulse.sampling.request import GenerationRequest, Take
@@ -324,17 +324,3 @@ class _Stopwatch:
     def restart(self) -> None:
         """Leaves out what the consumer did since the last lap."""
         self._sample, self._last = 0.0, time.perf_counter()
-
-
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it in hardware, else float32; `ECHOPULSE_DTYPE` overrides."""
-    wanted = os.environ.get("ECHOPULSE_DTYPE", "")
-    if wanted:
-        if wanted not in ("bfloat16", "float32"):
-            raise InputError(f"ECHOPULSE_DTYPE is {wanted!r}; expected bfloat16 or float32")
-        return getattr(torch, wanted)
-    supported = (
-        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    )
-    return torch.bfloat16 if supported else torch.float32

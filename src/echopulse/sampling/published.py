@@ -20,8 +20,9 @@ from echopulse.models.ecg_encoder import ECG_RATE_HZ, EcgEncoder, EcgEncoderConf
 from echopulse.models.published_generator import PublishedGenerator, PublishedGeneratorConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import Conditions
+from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings, decode_window
-from echopulse.sampling.pipeline import Frames, Pipeline, fast_dtype
+from echopulse.sampling.pipeline import Frames, Pipeline
 from echopulse.sampling.request import Take
 from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 

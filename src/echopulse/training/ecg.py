@@ -153,7 +153,7 @@ class EcgTask:
         ecg = np.zeros((self._batch, len(STANDARD_LEADS), c.encoder.num_samples), np.float32)
         present = np.zeros(ecg.shape[:2], bool)
         marks = np.zeros((self._batch, c.encoder.num_samples), np.float32)
-        contraction = np.full((self._batch, c.encoder.num_samples // FINE_STRIDE), np.nan, np.float32)
+        contraction = np.full((self._batch, -(-c.encoder.num_samples // FINE_STRIDE)), np.nan, np.float32)
         ef = np.full(self._batch, np.nan, np.float32)
         for i, (row, there) in enumerate(zip(ecg, present, strict=True)):
             record = self._record(int(rng.integers(self._num)))

@@ -1,5 +1,6 @@
 """Codes and ECG tracks of prepared sets or phantom patients, made once by a frozen tokenizer and kept on disk."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from echopulse.axes import VIEWS
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import PHANTOM_VERSION
 from echopulse.signals import EcgSignal
 from echopulse.signals.track import EcgTrack
@@ -112,7 +114,8 @@ def true_contraction(truth: dict[str, Any], num_frames: int) -> np.ndarray:
 def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     clips: list[dict[str, Any]] = []
-    dtype = next(tokenizer.parameters()).dtype
+    dtype = fast_dtype()  # what generation encodes in, too
+    tokenizer = copy.deepcopy(tokenizer).to(dtype)
     progress = tqdm(_clips(pool), total=len(pool), desc="tokens", unit="clip", disable=None)
     for number, (frames, ecg, fps, view, truth) in enumerate(progress):
         frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
