@@ -1,7 +1,8 @@
 """How good are generated clips? EF, timing, pixels, controls, the EF knob and long videos on held-out phantom patients.
 
     python benchmarks/generation_quality.py DIR [--checkpoint compact] [--patients 200] [--knob 50] [--long 50]
-                                            [--real ECG_FOLDER] [--part main knob long real]
+                                            [--real ECG_FOLDER] [--part main controls knob long real]
+                                            [--montage PICTURE.png]
 
 Patients have seeds from 1,000,000 on (A4C) and from 2,000,000 on (A2C), never trained on; the views are measured apart.
 Sets are written to DIR and kept: a run that was cut off goes on, and a second one only measures. Every value is that
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from phantom_realism import radial_spectrum, tissue
+from PIL import Image
 
 from echopulse.cli.measure import measure
 from echopulse.cli.reconstruct import round_trip
@@ -46,6 +48,7 @@ CONTROLS = ("shuffled-ecg", "null-ecg", "image")
 KNOB = (20.0, 35.0, 50.0, 65.0)
 SHIFTS_S = (-0.2, 0.2)
 LONG_S = 60.0
+PARTS = ("main", "controls", "knob", "long", "real")
 BEATS = 10
 """Beats that are compared at both ends of a long video."""
 
@@ -88,12 +91,10 @@ class Run:
 
 
 def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
-    """ECG and image, ECG alone, controls, and the tokenizer's own reconstruction."""
+    """ECG and image, ECG alone, and the tokenizer's own reconstruction."""
     true = run.true(view, num)
     both = run.made(true, "ecg+image")
-    arms = {name: run.made(true, name) for name in CONTROLS}
-    shifted = [run.made(true, "ecg+image", shift_s=shift) for shift in SHIFTS_S]
-    first = run.evaluated(f"{view}-ecg+image", true, both, *shifted)
+    first = run.evaluated(f"{view}-ecg+image", true, both)
     alone = run.evaluated(f"{view}-ecg", true, run.made(true, "ecg"))
     coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
     m = first.metrics
@@ -105,10 +106,22 @@ def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
         values = {"ecg+image": m[kind], "ecg": alone.metrics[kind], "reconstruction": coded.metrics[kind]}
         result[kind] = {name: value and value["value"] for name, value in values.items()}
         result[kind]["floor"] = m[kind] and m[kind]["floor"]
-    result["own_ecg"] = {name: _own_ecg(run.evaluated(f"{view}-{name}", true, folder)) for name, folder in arms.items()}
-    result["shift_slope"] = m["shift"] and m["shift"]["slope"]
-    result["swapped_ecg_ssim"] = _anatomy(PreparedSet(both), PreparedSet(arms["shuffled-ecg"]))
-    return result | _looks(PreparedSet(true), PreparedSet(both))
+    patch = load_json(run.checkpoint / "tokenizer" / "config.json")["patch"]
+    return result | _looks(PreparedSet(true), PreparedSet(both), patch)
+
+
+def control_part(run: Run, view: str, num: int) -> dict[str, Any]:
+    """What must not work: another patient's ECG, a flat one, none; and ECGs that come later or earlier."""
+    true = run.true(view, num)
+    both = run.made(true, "ecg+image")
+    arms = {name: run.made(true, name) for name in CONTROLS}
+    shifted = [run.made(true, "ecg+image", shift_s=shift) for shift in SHIFTS_S]
+    shift = run.evaluated(f"{view}-shift", true, both, *shifted).metrics["shift"]
+    return {
+        "own_ecg": {name: _own_ecg(run.evaluated(f"{view}-{name}", true, folder)) for name, folder in arms.items()},
+        "shift_slope": shift and shift["slope"],
+        "swapped_ecg_ssim": _anatomy(PreparedSet(both), PreparedSet(arms["shuffled-ecg"])),
+    }
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -162,17 +175,51 @@ def _anatomy(one: PreparedSet, other: PreparedSet) -> float | None:
     return float(np.mean(scores)) if scores else None
 
 
-def _looks(true: PreparedSet, made: PreparedSet) -> dict[str, Any]:
-    """Ratios of generated to true: power in four bands of radial frequency, change of the muscle between frames."""
-    spectra, flicker = [], []
+def _looks(true: PreparedSet, made: PreparedSet, patch: int) -> dict[str, Any]:
+    """Ratios of generated to true.
+
+    Power in four bands of radial frequency; change of the muscle between frames; how much larger steps are across the
+    borders of tokens than elsewhere.
+    """
+    spectra, flicker, seams = [], [], []
     for i in range(len(made)):
         pair = [np.array(made.frames(i)), np.array(true.frames(true.ids.index(made.ids[i])))]
         spectra.append(np.subtract(*(radial_spectrum(frames) for frames in pair)))
         change = [np.abs(np.diff(frames.astype(np.float32), axis=0))[:, tissue(frames)].mean() for frames in pair]
         flicker.append(change[0] / change[1])
+        seams.append(np.divide(*(_border_steps(frames, patch) for frames in pair)))
     difference = np.mean(spectra, axis=0)
     bands = np.array_split(difference[len(difference) // 4 :], 4)
-    return {"spectrum": [float(10 ** (band.mean() / 10)) for band in bands], "flicker": float(np.median(flicker))}
+    return {
+        "spectrum": [float(10 ** (band.mean() / 10)) for band in bands],
+        "flicker": float(np.median(flicker)),
+        "seams": float(np.mean(seams)),
+    }
+
+
+def _border_steps(frames: np.ndarray, patch: int) -> float:
+    """Mean difference of neighbours across the borders of tokens, over that of all other neighbours."""
+    values = []
+    for axis in (1, 2):
+        step = np.abs(np.diff(frames.astype(np.float32), axis=axis)).mean(axis=(0, 3 - axis))
+        border = np.arange(1, len(step) + 1) % patch == 0
+        values.append(step[border].mean() / step[~border].mean())
+    return float(np.mean(values))
+
+
+def montage(run: Run, views: Sequence[str], num: int, path: Path) -> None:
+    """Sixteen clips, the first ones of each view: at an R peak, and beside it at the end of that beat's T wave."""
+    tiles = []
+    for view in views:
+        made = PreparedSet(run.made(run.true(view, num), "ecg+image"))
+        for i in range(min(16 // len(views), len(made))):
+            line, frames = made.line(i), np.array(made.frames(i))
+            r = (line["truth"]["r_times_s"] or [0.0])[0]
+            t = next((t for t in line["truth"]["t_end_times_s"] if t > r), r)
+            chosen = [min(round(time * line["fps"]), len(frames) - 1) for time in (r, t)]
+            tiles.append(np.concatenate(list(frames[chosen]), axis=1))
+    rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles) - len(tiles) % 4, 4)]
+    Image.fromarray(np.concatenate(rows)).save(path)
 
 
 # the EF knob ------------------------------------------------------------------------------------------------
@@ -317,19 +364,23 @@ def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
         coded = main[kind]["reconstruction"]
         for arm in ("ecg+image", "ecg"):
             row(f"{arm} {kind}", main[kind][arm], None if coded is None else 2 * coded)
-    for name, values in main["own_ecg"].items():
-        row(f"{name}: ED - the picture's own R, ms", values["ed_ms"], None)
-    row("slope of shift", main["shift_slope"], None)
-    row("SSIM at ED under a swapped ECG", main["swapped_ecg_ssim"], None)
     row("spectrum, lowest band ratio", min(main["spectrum"]), 0.7, at_least=True)
     row("spectrum, highest band ratio", max(main["spectrum"]), 1.4)
     row("flicker of the muscle, generated / true", main["flicker"], 1.0)
+    row("steps at token borders, generated / true", main["seams"], None)
     return rows
 
 
-def more_targets(view: str, knob: dict[str, Any], long: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
-    """The same for the EF knob and long videos."""
+def more_targets(
+    view: str, control: dict[str, Any], knob: dict[str, Any], long: dict[str, Any]
+) -> list[tuple[str, Any, str, Any]]:
+    """The same for controls, the EF knob and long videos."""
     rows: list[tuple[str, Any, str, Any]] = []
+    if control:
+        for name, values in control["own_ecg"].items():
+            rows.append((f"{view} {name}: ED - the picture's own R, ms", values["ed_ms"], "", None))
+        rows.append((f"{view} slope of shift", control["shift_slope"], "", None))
+        rows.append((f"{view} SSIM at ED under a swapped ECG", control["swapped_ecg_ssim"], "", None))
     if knob.get("patients"):
         rows.append((f"{view} EF knob, mean absolute error", knob["mae"], "≤ 4", knob["mae"] <= 4))
         rows.append((f"{view} EF knob, monotone", knob["monotone"], "≥ 0.95", knob["monotone"] >= 0.95))
@@ -352,7 +403,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--knob", type=int, default=50)
     parser.add_argument("--long", type=int, default=50)
     parser.add_argument("--real", type=Path)
-    parser.add_argument("--part", nargs="+", choices=("main", "knob", "long", "real"), default=["main", "knob", "long"])
+    parser.add_argument("--montage", type=Path)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS[:-1]))
     parser.add_argument("--views", nargs="+", choices=tuple(FIRST_SEED), default=list(FIRST_SEED))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
@@ -365,9 +417,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "main" in options.part:
             report[view]["main"] = main_part(run, view, options.patients)
             rows += targets(view, report[view]["main"])
+        report[view]["controls"] = control_part(run, view, options.patients) if "controls" in options.part else {}
         report[view]["knob"] = knob_part(run, view, options.knob) if "knob" in options.part else {}
         report[view]["long"] = long_part(run, view, options.long) if "long" in options.part else {}
-        rows += more_targets(view, report[view]["knob"], report[view]["long"])
+        rows += more_targets(view, *(report[view][part] for part in ("controls", "knob", "long")))
+    if options.montage is not None:
+        montage(run, options.views, options.patients, options.montage)
     if options.real is not None and "real" in options.part:
         report["real"] = real_part(run, options.real)
     for name, value, limit, met in rows:

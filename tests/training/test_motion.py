@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from echopulse.models.ecg_encoder import EcgEncoder
+from echopulse.models.ecg_encoder import EcgEncoder, EcgFeatures
 from echopulse.models.presets import ecg_autoencoder_config, generator_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import EcgWindow, VideoTransformer
@@ -105,7 +105,8 @@ def test_the_ef_that_is_asked_for_takes_the_place_of_the_one_read(model: VideoTr
         read = read_ef(model, track)
         assert 0 < read < 1 and model.motion is not None
         conditions = window_conditions(model, Scene(track, 0.0, 25.0, 0, NAN), 1)
-        own = conditions.ecg.ef  # type: ignore[union-attr]
+        assert isinstance(conditions.ecg, EcgFeatures) and conditions.ecg.ef is not None
+        own = conditions.ecg.ef
         same = model._slot_motion(model.motion, conditions._replace(ef=own.float()))
         torch.testing.assert_close(same, model._slot_motion(model.motion, conditions))
         other = model._slot_motion(model.motion, conditions._replace(ef=own.float() / 2))
