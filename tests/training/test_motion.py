@@ -102,7 +102,7 @@ def _features(model: VideoTransformer, scene: Scene) -> torch.Tensor:
 
 def test_the_ef_that_is_asked_for_takes_the_place_of_the_one_read(model: VideoTransformer, track: EcgTrack) -> None:
     with torch.inference_mode():
-        read = read_ef(model, track)
+        read = read_ef(track, model)
         assert 0 < read < 1 and model.motion is not None
         conditions = window_conditions(model, Scene(track, 0.0, 25.0, 0, NAN), 1)
         assert isinstance(conditions.ecg, EcgFeatures) and conditions.ecg.ef is not None
@@ -124,7 +124,7 @@ def test_without_an_ecg_motion_is_hidden(model: VideoTransformer, track: EcgTrac
 
 def test_an_encoder_that_reads_nothing_says_so(track: EcgTrack) -> None:
     torch.manual_seed(0)
-    assert np.isnan(read_ef(VideoTransformer(generator_config("tiny")).eval(), track))
+    assert np.isnan(read_ef(track, VideoTransformer(generator_config("tiny")).eval()))
     encoder = EcgEncoder(generator_config("tiny").ecg)
     window = EcgWindow(torch.zeros(1, 1, 750), torch.zeros(1, 750), torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
     assert encoder(*window).contraction is None and encoder(*window).ef is None

@@ -17,7 +17,7 @@ _PHANTOM_SECONDS = 3.0
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "ecg", "generator", "critic", "segmenter"]],
+    stage: tyro.conf.Positional[Literal["tokenizer", "ecg", "ef", "generator", "critic", "segmenter"]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")],
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SET...")] = (),
     phantom: int | None = None,
@@ -26,6 +26,7 @@ def train(
     tokenizer: Path | None = None,
     ecg_init: Path | None = None,
     text_encoder: Path | None = None,
+    ef_reader: Path | None = None,
     generator: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
@@ -38,8 +39,9 @@ def train(
     """Train one stage on prepared sets; `DIR/export` is the result.
 
     Args:
-        stage: `tokenizer` first, then `generator`. `ecg` pre-trains the generator's ECG encoder; `critic` helps a
-            trained generator to sample; `segmenter` is the judge of EF and timing, from sets with masks.
+        stage: `tokenizer` first, then `generator`. `ecg` pre-trains the generator's ECG encoder; `ef` reads the
+            ejection fraction from an ECG, for generators that are told it; `critic` helps a trained generator to
+            sample; `segmenter` is the judge of EF and timing, from sets with masks.
         output: folder of the run: settings, log, TensorBoard events, samples, checkpoint, export.
         data: prepared sets, as `echopulse simulate` writes them.
         phantom: in place of `--data`: that many phantom patients, rendered while training; for `generator` and `critic`
@@ -49,6 +51,7 @@ def train(
         tokenizer: for the generator: a tokenizer run or checkpoint folder.
         ecg_init: for the generator: start from this encoder, a run of `train ecg` or a converted checkpoint folder.
         text_encoder: for the generator: folder of a T5 model; half of the windows then come with a description.
+        ef_reader: for the generator: put this reader into its checkpoint, a run of `train ef`.
         generator: for the critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
@@ -66,6 +69,7 @@ def train(
     find_recipe = {
         "tokenizer": recipes.tokenizer_recipe,
         "ecg": recipes.ecg_recipe,
+        "ef": recipes.ef_recipe,
         "generator": recipes.generator_recipe,
         "critic": recipes.critic_recipe,
         "segmenter": recipes.segmenter_recipe,
@@ -83,6 +87,7 @@ def train(
         "--tokenizer": (tokenizer, "generator"),
         "--ecg-init": (ecg_init, "generator"),
         "--text-encoder": (text_encoder, "generator"),
+        "--ef-reader": (ef_reader, "generator"),
         "--generator": (generator, "critic"),
     }
     for name, (value, owner) in given_to.items():
@@ -96,9 +101,11 @@ def train(
     if stage == "tokenizer":
         task = tokenizer_task(options, preset, config, clips, settings)
     elif stage == "generator":
-        task = _generator_task(preset, config, clips, settings, tokenizer, ecg_init, text_encoder, output)
+        task = _generator_task(preset, config, clips, settings, tokenizer, ecg_init, text_encoder, ef_reader, output)
     elif stage == "ecg":
         task = _ecg_task(preset, config, data, phantom, settings)
+    elif stage == "ef":
+        task = _ef_task(preset, config, data, phantom, settings)
     elif stage == "critic":
         task = _critic_task(config, clips, settings, generator, output)
     else:
@@ -119,14 +126,29 @@ def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, seconds: floa
 def _ecg_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: int | None, settings):
     from echopulse.models.ecg_autoencoder import EcgAutoencoderConfig
     from echopulse.models.presets import ecg_autoencoder_config
-    from echopulse.training.ecg import EcgTask, PhantomEcgs, RecordedEcgs
+    from echopulse.training.ecg import EcgTask
 
     if config is None:
         shape = ecg_autoencoder_config(preset)
     else:
         shape = from_dict(EcgAutoencoderConfig, load_json(config), str(config))
-    source = RecordedEcgs(data) if phantom is None else PhantomEcgs(phantom, settings.seed)
-    return EcgTask(shape, source, batch=settings.batch, seed=settings.seed)
+    return EcgTask(shape, _ecgs(data, phantom, settings), batch=settings.batch, seed=settings.seed)
+
+
+def _ef_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: int | None, settings):
+    from echopulse.models.ef_reader import EfReaderConfig
+    from echopulse.training.ef import EfTask
+
+    shape = EfReaderConfig(16, 1) if preset == "tiny" else EfReaderConfig()
+    if config is not None:
+        shape = from_dict(EfReaderConfig, load_json(config), str(config))
+    return EfTask(shape, _ecgs(data, phantom, settings), batch=settings.batch, seed=settings.seed)
+
+
+def _ecgs(data: tuple[Path, ...], phantom: int | None, settings):
+    from echopulse.training.ecg import PhantomEcgs, RecordedEcgs
+
+    return RecordedEcgs(data) if phantom is None else PhantomEcgs(phantom, settings.seed)
 
 
 def _critic_task(config: Path | None, data, settings, generator: Path | None, output: Path):
@@ -172,10 +194,12 @@ def _generator_task(
     tokenizer: Path | None,
     ecg_init: Path | None,
     text_encoder: Path | None,
+    ef_reader: Path | None,
     output: Path,
 ):
     from echopulse.models.checkpoints import load_network
     from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
+    from echopulse.models.ef_reader import EfReader, EfReaderConfig
     from echopulse.models.presets import generator_config
     from echopulse.models.text_encoder import TextEncoder
     from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
@@ -189,13 +213,15 @@ def _generator_task(
     ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, _find(ecg_init, "ecg"))
     if ecg is not None:
         shape = replace(shape, ecg=ecg.config)
+    reader = None if ef_reader is None else load_network(EfReader, EfReaderConfig, _find(ef_reader, "ef_reader"))
     text = None if text_encoder is None else TextEncoder(text_encoder)
     if text is not None:
         shape = replace(shape, text_width=text.width)
     if shape.factors != network.factors:
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
     clips = _cached(output, data, network, shape.slots)
-    return GeneratorTask(shape, clips, network, batch=settings.batch, seed=settings.seed, ecg=ecg, text=text)
+    options = {"batch": settings.batch, "seed": settings.seed, "ecg": ecg, "text": text, "ef_reader": reader}
+    return GeneratorTask(shape, clips, network, **options)
 
 
 def _segmenter_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):

@@ -27,11 +27,12 @@ def motion_loss(
     """
     known = ~true_contraction.isnan()
     square = (contraction.float() - torch.where(known, true_contraction, 0.0)).square() * known
+    return {"contraction_error": square.sum() / known.sum().clamp(min=1), "ef_error": ef_error(ef, true_ef)}
+
+
+def ef_error(ef: Float[Tensor, " b"], true_ef: Float[Tensor, " b"]) -> Tensor:
+    """Smooth absolute error of ejection fractions in tenths, over those whose truth is not NaN."""
     told = ~true_ef.isnan()
-    error = F.smooth_l1_loss(
-        _EF_SCALE * ef.float(), _EF_SCALE * torch.where(told, true_ef, 0.0), beta=0.2, reduction="none"
-    )
-    return {
-        "contraction_error": square.sum() / known.sum().clamp(min=1),
-        "ef_error": (error * told).sum() / told.sum().clamp(min=1),
-    }
+    truth = _EF_SCALE * torch.where(told, true_ef, 0.0)
+    error = F.smooth_l1_loss(_EF_SCALE * ef.float(), truth, beta=0.2, reduction="none")
+    return (error * told).sum() / told.sum().clamp(min=1)

@@ -15,6 +15,7 @@ from echopulse.config import load_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network, locate_checkpoint
 from echopulse.models.critic import TokenCritic
+from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
@@ -43,6 +44,7 @@ class Pipeline:
         info: the checkpoint's `index.json`: name, defaults of decoding, training data.
         dtype: of weights and activations.
         critic: the generator's, where there is one.
+        ef_reader: reads the ejection fraction where none is asked for; else the generator's encoder does, if it can.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Pipeline:
         dtype: torch.dtype,
         text_encoder: TextEncoder | None = None,
         critic: TokenCritic | None = None,
+        ef_reader: EfReader | None = None,
     ) -> None:
         if tokenizer.factors != generator.config.factors:
             raise InputError(
@@ -67,6 +70,7 @@ class Pipeline:
             )
         self.info, self.dtype, self._text_encoder = info, dtype, text_encoder
         self.critic = None if critic is None else critic.to(dtype).eval()
+        self.ef_reader = None if ef_reader is None else ef_reader.float().eval()
 
     @classmethod
     def load(
@@ -94,7 +98,7 @@ class Pipeline:
             return PublishedPipeline.from_folder(folder, info)
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        critic = folder / "critic"
+        critic, reader = folder / "critic", folder / "ef_reader"
         return cls(
             tokenizer,
             generator,
@@ -102,6 +106,7 @@ class Pipeline:
             fast_dtype(),
             TextEncoder(text_encoder) if text_encoder else None,
             load_network(TokenCritic, GeneratorConfig, critic) if critic.is_dir() else None,
+            load_network(EfReader, EfReaderConfig, reader) if reader.is_dir() else None,
         )
 
     @property
@@ -231,7 +236,7 @@ class Pipeline:
             first, past = self._encode(frames[:1]), self._encode(frames[-count:])
         ef = float("nan") if request.ef_percent is None else request.ef_percent / 100
         if track is not None and request.ef_percent is None:
-            ef = read_ef(self.generator, track)
+            ef = read_ef(track, self.generator, self.ef_reader)
         return Scene(
             track=None if track is None else track.extended(start - half, end + half + 1.0),
             start_s=start,

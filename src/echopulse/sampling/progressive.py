@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from echopulse.axes import STANDARD_LEADS
 from echopulse.models.critic import TokenCritic
+from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings, decode_window
 from echopulse.signals.track import EcgTrack
@@ -127,11 +129,17 @@ def _given(scenes: Sequence[Scene]) -> tuple[int, int]:
     return (1 + OVERLAP, length - OVERLAP) if past else (int(first), 1)
 
 
-def read_ef(model: VideoTransformer, track: EcgTrack) -> float:
-    """The ejection fraction that the encoder reads from an ECG, between 0 and 1: the mean over its windows.
+def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = None) -> float:
+    """The ejection fraction that an ECG shows, between 0 and 1.
 
-    NaN where the encoder does not read motion.
+    By the reader, from the median beat; without a reader or a beat by the generator's encoder, the mean over its
+    windows; NaN where that does not read motion.
     """
+    found = None if reader is None else track.median_beat()
+    if reader is not None and found is not None:
+        beat, present = torch.zeros(1, len(STANDARD_LEADS), found[0].shape[1]), torch.zeros(1, len(STANDARD_LEADS))
+        beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), 1.0
+        return float(reader(beat, present.bool(), torch.from_numpy(found[1])[None]).clamp(0.05, 0.85)[0])
     c = model.config.ecg
     if not c.reads_motion:
         return float("nan")
@@ -142,7 +150,7 @@ def read_ef(model: VideoTransformer, track: EcgTrack) -> float:
         ef = model.encode_ecg(_ecg_window(model, track, float(middle))).ef
         assert ef is not None
         read.append(float(ef[0]))
-    return float(np.clip(np.mean(read), 0.0, 1.0))
+    return float(np.clip(np.mean(read), 0.05, 0.85))
 
 
 def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> Conditions:

@@ -12,6 +12,7 @@ from echopulse.signals.processing import clean, detect_r_peaks, resample
 TRACK_RATE_HZ = 250.0
 MARK_WIDTH_S = 0.02
 _SMALLEST_SCALE_MV = 0.05
+_BEAT_S = (0.25, 0.55)  # of a median beat, before and after the R peak
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,22 @@ class EcgTrack:
         marks = np.unique(np.round(np.concatenate([beats, copies]), 4))
         marks = marks[(marks >= start_s) & (marks < end_s)]
         return EcgTrack(self.samples[:, source], self.lead_ids, marks, start_s, repeats_every_s=step)
+
+    def median_beat(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The median of all beats of the recording, and its rhythm.
+
+        Returns:
+            float32 (leads, 100), from 0.25 s before the R peak at 125 Hz; mean and standard deviation of the beat
+            intervals in seconds, float32. None where no whole beat was found.
+        """
+        before, length = round(_BEAT_S[0] * TRACK_RATE_HZ), round(sum(_BEAT_S) * TRACK_RATE_HZ)
+        first = np.round((self.r_times_s - self.start_s) * TRACK_RATE_HZ).astype(int) - before
+        first = first[(first >= 0) & (first + length <= self.samples.shape[1])]
+        if not len(first):
+            return None
+        beats = np.stack([self.samples[:, i : i + length : 2] for i in first])
+        rr = np.diff(self.r_times_s) if len(self.r_times_s) > 1 else np.array([1.0])
+        return np.median(beats, axis=0).astype(np.float32), np.array([rr.mean(), rr.std()], np.float32)
 
     def window(self, middle_s: float, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """One encoder window; zero where the track does not reach.

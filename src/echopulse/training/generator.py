@@ -15,6 +15,7 @@ from echopulse.config import save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.ecg_encoder import EcgEncoder, sample_fine
+from echopulse.models.ef_reader import EfReader
 from echopulse.models.text_encoder import TextEncoder, describe
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import (
@@ -66,6 +67,7 @@ class GeneratorTask:
         seed: of the batches.
         ecg: pre-trained encoder to start from, of the network's shape.
         text: frozen; half of the windows then come with a description of view and EF.
+        ef_reader: trained; the export holds it beside the generator.
 
     Raises:
         InputError: no clip is long enough, or an encoder has another shape.
@@ -81,6 +83,7 @@ class GeneratorTask:
         seed: int = 0,
         ecg: EcgEncoder | None = None,
         text: TextEncoder | None = None,
+        ef_reader: EfReader | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.model: WindowTransformer = network if isinstance(network, VideoTransformer) else VideoTransformer(network)
@@ -95,7 +98,8 @@ class GeneratorTask:
         self.clips = [clip for clip in clips if clip.codes.shape[0] >= slots]
         if not self.clips:
             raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
-        self._tokenizer, self._batch, self._seed, self._text = tokenizer, batch, seed, text
+        self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
+        self._text, self._ef_reader = text, ef_reader
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
@@ -208,6 +212,8 @@ class GeneratorTask:
         assert isinstance(model, VideoTransformer)
         save_network(self._tokenizer.float(), self._tokenizer.config, folder / "tokenizer")
         save_network(model, model.config, folder / "generator")
+        if self._ef_reader is not None:
+            save_network(self._ef_reader, self._ef_reader.config, folder / "ef_reader")
         save_json(
             folder / "index.json",
             {

@@ -109,6 +109,29 @@ def critic_recipe(preset: str) -> TrainSettings:
     return _tiny(preset)
 
 
+def ef_recipe(preset: str) -> TrainSettings:
+    """Settings of the reader of ejection fraction, which is ours and not the paper's.
+
+    Raises:
+        InputError: unknown preset, or `paper`.
+    """
+    if preset == "tiny":
+        return _tiny(preset)
+    if preset == "compact":
+        return TrainSettings(
+            steps=4000,
+            batch=128,
+            learning_rate=1e-3,
+            warmup=100,
+            weight_decay=0.05,
+            ema_decay=0.99,
+            precision="no",
+            sample_every=4000,
+            log_every=50,
+        )
+    raise InputError(f"the EF reader has no preset {preset!r}; expected tiny or compact")
+
+
 def segmenter_recipe(preset: str) -> TrainSettings:
     """Settings of the chamber segmenter, which is ours and not the paper's.
 
