@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 
 from echopulse import EchoPulse
-from echopulse.cli.main import main
 from echopulse.cli.measure import measure
 from echopulse.evaluation import segmentation
 from echopulse.io.sets import write_wfdb
@@ -13,15 +13,6 @@ from echopulse.io.video import read_video
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.signals import EcgSignal, PairedClip
 from echopulse.signals.processing import detect_r_peaks, resample
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize("ending", ["mp4", "gif", "avi", "npz"])

@@ -6,20 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 
-from echopulse.cli.main import main
 from echopulse.io.sets import write_manifest, write_set_clip
 from echopulse.phantom import sample_patient, simulate_clip
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def described(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:

@@ -2,17 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from echopulse.cli.main import main
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+from command_line import run
 
 
 def described(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:

@@ -4,21 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 
-from echopulse.cli.main import main
 from echopulse.io.sets import PreparedSet, write_manifest, write_set_clip
 from echopulse.phantom import sample_patient, simulate_clip
 
 ULTRASOUND = Path(__file__).parents[3] / "shared" / "data" / "ultrasound"
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

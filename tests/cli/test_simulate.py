@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import contents, run
 
 from echopulse.cli import simulate
-from echopulse.cli.main import main
 from echopulse.errors import InputError
 from echopulse.io import sets
 from echopulse.io.sets import PreparedSet
@@ -20,20 +20,6 @@ from echopulse.phantom.series import ClipSeries
 
 SMALL = ("--seed", 9, "--seconds", 0.2, "--size", 48)
 SERIES = ClipSeries(seconds=0.2, size=48)
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a set."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

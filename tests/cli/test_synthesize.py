@@ -11,29 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import contents, run
 
 from echopulse.cli import synthesize
-from echopulse.cli.main import main
 from echopulse.io.prepare import workers
 from echopulse.io.sets import PreparedSet, write_clip_files, write_manifest, write_set_clip
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.signals import EchoClip
 
 LENGTHS = (9, 9, 12, 9, 9, 9)
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command line."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a set."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

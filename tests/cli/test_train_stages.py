@@ -1,21 +1,13 @@
-"""`echopulse train ecg`, `train generator --ecg-init` and `train critic`, one after the other, and what is refused."""
+"""`echopulse train` for `ecg`, `ef`, `generator` and `critic`, one after the other, and what is refused."""
 
 from pathlib import Path
 
 import pytest
+from command_line import run
 
-from echopulse.cli.main import main
 from echopulse.config import load_json
 from echopulse.models.critic import TokenCritic
 from echopulse.sampling.pipeline import Pipeline
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
@@ -23,13 +15,15 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert run("simulate", "-o", shots, "--num", 2, "--seconds", 0.52, "--no-masks") == 0
     tiny = ("--preset", "tiny", "--steps", 2)
     assert run("train", "ecg", "--phantom", 3, *tiny, "-o", ecg) == 0
+    assert run("train", "ef", "--phantom", 3, *tiny, "-o", tmp_path / "ef") == 0
     assert run("train", "tokenizer", "--data", shots, *tiny, "-o", tokenizer) == 0
     generator, critic = tmp_path / "generator", tmp_path / "critic"
-    options = ("--data", shots, *tiny, "--tokenizer", tokenizer, "--ecg-init", ecg)
+    options = ("--data", shots, *tiny, "--tokenizer", tokenizer, "--ecg-init", ecg, "--ef-reader", tmp_path / "ef")
     assert run("train", "generator", *options, "-o", generator) == 0
     assert run("train", "critic", "--phantom", 2, *tiny, "--generator", generator, "-o", critic) == 0
     assert len(load_json(tmp_path / "critic-cache" / "cache.json")["clips"]) == 2
     assert Pipeline.load(generator / "export").critic is None
+    assert Pipeline.load(critic / "export").ef_reader is not None
     assert isinstance(Pipeline.load(critic / "export").critic, TokenCritic)
 
 
@@ -41,6 +35,8 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
         (("critic", "--data", "set", "--generator", "nothing"), "holds no generator"),
         (("ecg", "--phantom", "3", "--ecg-init", "run"), "--ecg-init is for `train generator`"),
         (("ecg", "--phantom", "3", "--preset", "base"), "no recipe for preset 'base'"),
+        (("ef", "--phantom", "3", "--preset", "paper"), "the EF reader has no preset 'paper'"),
+        (("ef", "--phantom", "3", "--ef-reader", "run"), "--ef-reader is for `train generator`"),
         (("ecg",), "either --data"),
     ],
 )
