@@ -33,6 +33,7 @@ class DecodeSettings:
         order: what decides which codes stay: the `critic`'s score, which may also take back what stayed before
             (Lezama 2022); the `confidence` of the draw (Chang 2022); `halton`, evenly spread places (Besnier 2025);
             `auto`, the critic where the checkpoint has one, else confidence.
+        detail: share of what the codes lose of a given first picture that is put back where the picture stands still.
     """
 
     steps: int = 8
@@ -42,6 +43,7 @@ class DecodeSettings:
     choice_temperature: float = 2.0
     final_temperature: float | None = None
     order: str = "auto"
+    detail: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 256:
@@ -56,6 +58,8 @@ class DecodeSettings:
             raise InputError(f"temperature is {self.temperature}; expected more than 0, at most 5")
         if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
             raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
+        if not 0 <= self.detail <= 1:
+            raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
             raise InputError(f"order is {self.order!r}; expected one of {', '.join(ORDERS)}")
 

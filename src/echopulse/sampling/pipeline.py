@@ -21,6 +21,7 @@ from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.detail import FirstPicture
 from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_ef
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
@@ -218,7 +219,10 @@ class Pipeline:
             pieces = self.tokenizer.decode_stream(codes)
             if scenes[0].past is not None:
                 next(pieces)
+            first = self._first_pictures(takes, scenes)
             for pixels in pieces:
+                if first is not None and settings.detail:
+                    pixels = first.restore(pixels, settings.detail)
                 pictures = (pixels[:, :left].mean(2).float().clamp(0, 1) * 255).round().byte().numpy()
                 left -= pictures.shape[1]
                 yield Frames(pictures, *clock.lap())
@@ -230,7 +234,7 @@ class Pipeline:
         first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
         if previous is not None:
             self._check_previous(previous, take)
-            frames = previous.frames[(previous.num_frames + 1) % 2 :]  # an even clip goes without its first frame
+            frames = _odd(previous.frames)
             length, start = len(frames) // 2 + 1, start - len(frames) / request.fps
             count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
             first, past = self._encode(frames[:1]), self._encode(frames[-count:])
@@ -248,6 +252,16 @@ class Pipeline:
             past_length=length,
             text=self._text(request.text),
         )
+
+    def _first_pictures(self, takes: Sequence[Take], scenes: Sequence[Scene]) -> FirstPicture | None:
+        """What the codes lose of the pictures that clips begin with; None where none was given."""
+        given = [take.image if take.previous is None else _odd(take.previous.frames)[0] for take in takes]
+        codes = [scene.first for scene in scenes if scene.first is not None]
+        if not codes:
+            return None
+        true = torch.from_numpy(np.stack([picture for picture in given if picture is not None])).to(self.dtype) / 255
+        decoded = self.tokenizer.decode(torch.stack(codes))
+        return FirstPicture(decoded, true[:, None, None] - decoded)
 
     def _check_previous(self, previous: EchoClip, take: Take) -> None:
         if previous.num_frames < 2 * OVERLAP + 2:
@@ -303,6 +317,11 @@ class Pipeline:
             "start_s": start,
             **asdict(settings),
         }
+
+
+def _odd(frames: np.ndarray) -> np.ndarray:
+    """An odd number of frames: an even clip goes without its first one."""
+    return frames[(len(frames) + 1) % 2 :]
 
 
 class _Stopwatch:
