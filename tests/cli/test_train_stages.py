@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import run
 
 from echopulse.config import load_json
 from echopulse.models.critic import TokenCritic
+from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.sampling.pipeline import Pipeline
 
 
@@ -25,6 +27,17 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert Pipeline.load(generator / "export").critic is None
     assert Pipeline.load(critic / "export").ef_reader is not None
     assert isinstance(Pipeline.load(critic / "export").critic, TokenCritic)
+
+
+def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path: Path) -> None:
+    tiny = ("train", "tokenizer", "--phantom", 2, "--preset", "tiny", "--steps", 2, "--perceptual", "none")
+    assert run(*tiny, "--adversarial", "none", "-o", tmp_path / "a") == 0
+    more = ("--init", tmp_path / "a", "--decoder-only", "--adversarial", "video")
+    assert run(*tiny, *more, "-o", tmp_path / "b") == 0
+    before, after = (VideoTokenizer.from_pretrained(tmp_path / name).state_dict() for name in "ab")
+    changed = {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}
+    assert {"unpatches", "spatial_decoder"} <= changed
+    assert not changed & {"patches", "spatial_encoder", "temporal_encoder", "first_in", "pair_in"}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class TokenizerOptions:
 
     init: str | None = None
     lora: int | None = None
-    decoder_only: bool | None = None
+    decoder_only: bool = False
     perceptual: Literal["gabor", "vgg16", "none"] | None = None
     perceptual_weight: float | None = None
     vgg16: Path | None = None
