@@ -124,3 +124,20 @@ def test_other_weights_are_no_vgg16(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["convert", "vgg16", str(tmp_path / "other.safetensors"), "-o", str(tmp_path / "vgg.safetensors")])
     assert "13 convolutions" in capsys.readouterr().err
     assert not (tmp_path / "vgg.safetensors").exists()
+
+
+def test_a_checkpoint_of_half_the_size_is_the_same_network(checkpoint: Path, tmp_path: Path) -> None:
+    main(["convert", "bfloat16", str(checkpoint), "-o", str(tmp_path / "half")])
+    for name in ("tokenizer", "generator"):
+        whole, half = ((folder / name / "model.safetensors") for folder in (checkpoint, tmp_path / "half"))
+        assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert (tmp_path / "half" / "index.json").read_text() == (checkpoint / "index.json").read_text()
+    one, other = (VideoTokenizer.from_pretrained(folder).state_dict() for folder in (checkpoint, tmp_path / "half"))
+    assert all(torch.allclose(one[name], other[name], rtol=0.01, atol=1e-6) for name in one)
+
+
+def test_a_folder_without_networks_is_not_rounded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", "bfloat16", str(tmp_path), "-o", str(tmp_path / "half")])
+    assert stop.value.code == 2 and "holds no network" in capsys.readouterr().err
+    assert not (tmp_path / "half").exists()

