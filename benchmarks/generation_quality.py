@@ -60,7 +60,7 @@ class Run:
         self.folder, self.workers = options.folder, options.workers
         self.checkpoint = locate_checkpoint(options.checkpoint)
         self.decoding = load_json(self.checkpoint / "index.json").get("decoding", {})
-        given = {"steps": options.steps, "guidance": options.guidance}
+        given = {"steps": options.steps, "guidance": options.guidance, "guidance_alone": options.guidance}
         self.decoding |= {name: value for name, value in given.items() if value is not None}
 
     def true(self, view: str, num: int, seconds: float = 3.0) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from command_line import run
 from PIL import Image
 
+import echopulse
 from echopulse.io.sets import write_manifest, write_set_clip
 from echopulse.phantom import sample_patient, simulate_clip
 
@@ -81,3 +82,14 @@ def test_a_saved_clip_keeps_its_ecg(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_plots_go_to_png_in_a_folder(record: Path, plot: str, tmp_path: Path) -> None:
     assert run("info", record, "--plot", tmp_path / plot) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_shipped_tokenizer_alone_is_described_and_does_not_generate(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = Path(echopulse.__file__).parent / "weights" / "base"
+    about = described(capsys, folder)
+    assert about["tokens_per_11_frames"] == 1536 and set(about["networks"]) == {"tokenizer"}
+    ecg = folder.parent / "demo_ecg" / "demo.hea"
+    assert run("generate", ecg, "-o", tmp_path / "echo.npz", "--checkpoint", "base") == 2
+    assert "base has no generator" in capsys.readouterr().err

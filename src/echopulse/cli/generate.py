@@ -72,7 +72,7 @@ def generate(
     signal = read_ecg(ecg, sampling_rate_hz=rate, max_duration_s=(start or 0.0) + seconds + 60.0)
     if start is not None and not signal.start_s <= start < signal.end_s:
         raise InputError(f"--start is {start:g} s; the ECG covers {signal.start_s:g} to {signal.end_s:g} s")
-    given = {"steps": steps, "guidance": guidance}
+    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
     result = run_generation(
         signal,
         request,

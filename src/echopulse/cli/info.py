@@ -237,21 +237,25 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     from echopulse.models.video_transformer import GeneratorConfig
 
     networks = {}
-    for name in ("tokenizer", "generator"):
+    for name in ("tokenizer", "generator", "critic", "ef_reader"):
+        if name != "tokenizer" and not (folder / name).is_dir():
+            continue
         with safe_open(folder / name / "model.safetensors", "pt") as file:
             count = sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
         networks[name] = {"parameters": count}
     tokenizer = VideoTokenizer(from_dict(TokenizerConfig, load_json(folder / "tokenizer" / "config.json")))
-    generator = from_dict(GeneratorConfig, load_json(folder / "generator" / "config.json"))
-    patch = tokenizer.config.patch
-    grid = tokenizer.grid_shape(11, generator.rows * patch, generator.columns * patch)
+    size = (128, 128)  # what a tokenizer without a generator is described for; it takes others
+    if "generator" in networks:
+        generator = from_dict(GeneratorConfig, load_json(folder / "generator" / "config.json"))
+        size = generator.rows * tokenizer.config.patch, generator.columns * tokenizer.config.patch
+    grid = tokenizer.grid_shape(11, *size)
     tokens = grid[0] * grid[1] * grid[2]
     index = load_json(folder / "index.json")
     return {
         "kind": "checkpoint",
         "name": index.get("name"),
         "networks": networks,
-        "size": [generator.rows * patch, generator.columns * patch],
+        "size": list(size),
         "codebook_size": tokenizer.codebook_size,
         "tokens_per_11_frames": tokens,
         "bits_per_11_frames": round(tokens * log2(tokenizer.codebook_size), 1),

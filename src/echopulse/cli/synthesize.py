@@ -134,7 +134,7 @@ def synthesize(
         raise InputError(f"--ef is {ef:g} %; expected 10 to 80")
     folder = locate_checkpoint(checkpoint)
     usual = DecodeSettings(**load_json(folder / "index.json").get("decoding", {}))
-    given = {"steps": steps, "guidance": guidance}
+    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
     decoding = asdict(replace(usual, **{name: value for name, value in given.items() if value is not None}))
     settings = SynthesisSettings(condition, seed, str(folder), decoding, view, ef, shift, masks)
     skipped = synthesize_set(source, output, settings, num=num, workers=workers or os.cpu_count() or 1)
