@@ -36,7 +36,7 @@ def tokenizer_losses(preset: str, steps: int) -> tuple[TokenizerLosses, float]:
     """Terms of the tokenizer's loss, and the share of moving textures among its clips.
 
     In `paper` and `published` the discriminator joins when pixels and energies have settled, after 60 % of the steps.
-    `compact` and `base` go without: in the steps that two CPU cores have time for, it drew a grid where speckle should be.
+    `compact` and `base` go without: in the steps that two CPU cores have time for, it drew a grid instead of speckle.
 
     Args:
         preset: which recipe.
