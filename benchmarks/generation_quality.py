@@ -38,6 +38,7 @@ from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.phantom.series import ClipSeries
+from echopulse.sampling.decode import asked_for
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest
 from echopulse.signals import EchoClip
@@ -60,8 +61,7 @@ class Run:
         self.folder, self.workers = options.folder, options.workers
         self.checkpoint = locate_checkpoint(options.checkpoint)
         self.decoding = load_json(self.checkpoint / "index.json").get("decoding", {})
-        given = {"steps": options.steps, "guidance": options.guidance, "guidance_alone": options.guidance}
-        self.decoding |= {name: value for name, value in given.items() if value is not None}
+        self.decoding |= asked_for(options.steps, options.guidance)
 
     def true(self, view: str, num: int, seconds: float = 3.0) -> Path:
         """Phantom patients with truth."""

@@ -1,7 +1,7 @@
 """What a tokenizer keeps of held-out clips, beside H.264 at the same number of bits.
 
     echopulse simulate -o held-out --num 100 --seed 1000000 --no-masks
-    python benchmarks/tokenizer_quality.py base held-out [--continuous RUN] [--picture OUT.png]
+    python benchmarks/tokenizer_quality.py base held-out [--detail] [--continuous RUN] [--picture OUT.png]
 
 Clips are cut to their first `--frames` frames. `--continuous` names the same network trained without rounding for as
 many steps (`echopulse train tokenizer --continuous-steps N`, N the number of steps); it is measured without rounding.
@@ -29,8 +29,10 @@ from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.pixel import pixel_scores
 from echopulse.evaluation.segmentation import segment_clip
 from echopulse.io.sets import PreparedSet
+from echopulse.models.detail import DetailNetwork
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
+from echopulse.sampling.detail import DetailStream
 
 LAG, REACH, PATCH, EVERY = 2, 5, 9, 4
 """Speckle: frames between two pictures, largest displacement in pixels, side of a patch, frames between two pairs."""
@@ -69,6 +71,14 @@ def round_trip(tokenizer: VideoTokenizer, frames: np.ndarray, quantize: bool = T
     output = tokenizer(video.expand(-1, -1, tokenizer.config.channels, -1, -1), quantize)
     again = (255 * output.reconstruction[0].float().mean(dim=1)).round().clamp(0, 255)
     return again.byte().numpy(), output.quantized.codes
+
+
+@torch.inference_mode()
+def detailed(tokenizer: VideoTokenizer, network: DetailNetwork, frames: np.ndarray, seed: int) -> np.ndarray:
+    """A clip after coding with the speckle that the detail network draws, uint8."""
+    video = torch.from_numpy(frames)[None, :, None].to(next(tokenizer.parameters()).dtype) / 255
+    again = tokenizer.decode(tokenizer.encode(video.expand(-1, -1, tokenizer.config.channels, -1, -1)))
+    return (255 * DetailStream(network, [seed])(again)[0, :, 0].clamp(0, 1)).round().byte().numpy()
 
 
 # codes ------------------------------------------------------------------------------------------------------
@@ -317,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, help="at most so many")
     parser.add_argument("--frames", type=int, default=75)
     parser.add_argument("--x264-preset", default="medium")
+    parser.add_argument("--detail", action="store_true", help="also with the checkpoint's detail network")
     parser.add_argument("--picture", type=Path, help="file for original | reconstruction | difference")
     options = parser.parse_args(arguments)
     try:
@@ -335,6 +346,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result["continuous_psnr"] = pixels(originals, unrounded)["psnr"]
             result["quantization_cost_db"] = result["continuous_psnr"] - result["psnr"]
         result |= heart(clips, made)
+        if options.detail:
+            network = DetailNetwork.from_pretrained(options.checkpoint).to(fast_dtype())
+            drawn = [detailed(tokenizer, network, x, seed) for seed, x in enumerate(originals)]
+            if options.picture is not None:
+                save_picture(options.picture.with_stem(f"{options.picture.stem}-detail"), originals, drawn)
+            found = pixels(originals, drawn) | spectrum(originals, drawn) | heart(clips, drawn)
+            result |= {f"detail_{name}": value for name, value in found.items()}
     except InputError as error:
         parser.error(str(error))
     result = {"checkpoint": options.checkpoint, "num_clips": len(clips), "frames": options.frames} | result

@@ -15,6 +15,7 @@ from echopulse.errors import InputError
 from echopulse.io.video import read_video
 from echopulse.models.checkpoints import save_network
 from echopulse.models.convert.state_file import read_tensors
+from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.models.presets import tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 
@@ -44,6 +45,24 @@ def test_figures_are_those_of_the_round_trip(folder: Path, monkeypatch: pytest.M
     assert -1 <= figures["ssim"] < 1
     assert (figures["num_clips"], figures["num_frames"], figures["checkpoint"]) == (2, 12, tokenizer)
     assert figures["tokens_per_clip"] == 4 * 3 * 4 and figures["bits_per_clip"] == 6 * 4 * 3 * 4
+
+
+def test_detail_is_drawn_from_the_seed_where_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = DetailConfig((8,), (8,), 2)
+    network = DetailNetwork(shape)
+    torch.nn.init.normal_(network.texture.head.weight)
+    command = ["reconstruct", str(folder / "clips.npy"), "--checkpoint", str(folder), "--json", str(folder / "r.json")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--detail"])
+    assert stop.value.code == 2 and "holds no detail" in capsys.readouterr().err
+    save_network(network, shape, folder / "detail")
+    errors = []
+    for options in ([], ["--detail"], ["--detail"], ["--detail", "--seed", "1"]):
+        main([*command, *options])
+        figures = json.loads((folder / "r.json").read_text())
+        assert figures["detail"] == bool(options)
+        errors.append(figures["mse"])
+    assert errors[1] == errors[2] and len(set(errors)) == 3
 
 
 def test_round_trip_in_pieces_is_that_of_the_whole(folder: Path) -> None:

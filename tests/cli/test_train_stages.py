@@ -1,4 +1,4 @@
-"""`echopulse train` for `ecg`, `ef`, `generator` and `critic`, one after the other, and what is refused."""
+"""`echopulse train` for `ecg`, `ef`, `detail`, `generator` and `critic`, one after the other, and what is refused."""
 
 from pathlib import Path
 
@@ -19,14 +19,26 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert run("train", "ecg", "--phantom", 3, *tiny, "-o", ecg) == 0
     assert run("train", "ef", "--phantom", 3, *tiny, "-o", tmp_path / "ef") == 0
     assert run("train", "tokenizer", "--data", shots, *tiny, "-o", tokenizer) == 0
-    generator, critic = tmp_path / "generator", tmp_path / "critic"
-    options = ("--data", shots, *tiny, "--tokenizer", tokenizer, "--ecg-init", ecg, "--ef-reader", tmp_path / "ef")
-    assert run("train", "generator", *options, "-o", generator) == 0
+    detail, generator, critic = tmp_path / "detail", tmp_path / "generator", tmp_path / "critic"
+    assert run("train", "detail", "--data", shots, *tiny, "--tokenizer", tokenizer, "-o", detail) == 0
+    options = ("--data", shots, *tiny, "--tokenizer", detail, "--ef-reader", tmp_path / "ef", "--detail", detail)
+    assert run("train", "generator", *options, "--ecg-init", ecg, "-o", generator) == 0
     assert run("train", "critic", "--phantom", 2, *tiny, "--generator", generator, "-o", critic) == 0
     assert len(load_json(tmp_path / "critic-cache" / "cache.json")["clips"]) == 2
     assert Pipeline.load(generator / "export").critic is None
     assert Pipeline.load(critic / "export").ef_reader is not None
     assert isinstance(Pipeline.load(critic / "export").critic, TokenCritic)
+    assert Pipeline.load(critic / "export").detail is not None
+
+
+def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:
+    tiny = ("--phantom", 2, "--preset", "tiny", "--steps", 2)
+    assert run("train", "tokenizer", *tiny, "-o", tmp_path / "tokenizer") == 0
+    options = ("train", "generator", *tiny, "--tokenizer", tmp_path / "tokenizer")
+    assert run(*options, "-o", tmp_path / "a") == 0
+    assert run(*options, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
+    before, after = (Pipeline.load(tmp_path / name / "export").generator.state_dict() for name in "ab")
+    assert all(torch.allclose(x.float(), after[name].float(), atol=1e-3) for name, x in before.items())
 
 
 def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path: Path) -> None:
@@ -45,11 +57,15 @@ def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path:
     [
         (("critic", "--data", "set"), "needs --generator"),
         (("generator", "--phantom", "3"), "needs --tokenizer"),
-        (("critic", "--data", "set", "--generator", "nothing"), "holds no generator"),
+        (("critic", "--data", "set", "--generator", "nothing"), "no checkpoint 'nothing'"),
         (("ecg", "--phantom", "3", "--ecg-init", "run"), "--ecg-init is for `train generator`"),
         (("ecg", "--phantom", "3", "--preset", "base"), "no recipe for preset 'base'"),
         (("ef", "--phantom", "3", "--preset", "paper"), "the EF reader has no preset 'paper'"),
         (("ef", "--phantom", "3", "--ef-reader", "run"), "--ef-reader is for `train generator`"),
+        (("ecg", "--phantom", "3", "--init", "run"), "--init is for `train tokenizer and generator and detail`"),
+        (("detail", "--phantom", "3"), "needs --tokenizer"),
+        (("generator", "--phantom", "3", "--init", "nothing", "--tokenizer", "compact"), "no checkpoint 'nothing'"),
+        (("generator", "--phantom", "3", "--init", "a", "--ecg-init", "b"), "leave --ecg-init out"),
         (("ecg",), "either --data"),
     ],
 )

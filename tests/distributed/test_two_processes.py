@@ -1,13 +1,10 @@
 """Two processes with half a batch each give the entropy, the losses and the gradients of one with the whole."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_workers
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,23 +12,7 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 def _run(kind: str, world: int, output: Path) -> dict[str, Tensor]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = os.pathsep.join(filter(None, sys.path))
-    common = {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), kind, str(output)],
-            env=os.environ | common | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors[-2000:]
+    run_workers(WORKER, world, kind, output)
     return load_file(output)
 
 

@@ -1,56 +1,93 @@
-"""What the codes lose of a given picture comes back where the picture stands still, and only there."""
+"""Detail of a known picture is carried to generated frames, speckle is added, and both only where asked for."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from echopulse.errors import InputError
+from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.detail import FirstPicture
+from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.pipeline import Pipeline
-from echopulse.sampling.request import GenerationRequest
+from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal
 
 
 @pytest.fixture(scope="module")
-def first() -> FirstPicture:
-    rng = torch.Generator().manual_seed(0)
-    return FirstPicture(torch.rand(2, 1, 1, 40, 40, generator=rng), torch.rand(2, 1, 1, 40, 40, generator=rng) / 4)
+def network() -> DetailNetwork:
+    """Random where a new one does nothing."""
+    torch.manual_seed(5)
+    network = DetailNetwork(DetailConfig((8, 16), (8,), 2)).eval().requires_grad_(False)
+    for head in (network.motion.head, network.texture.head):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    return network
 
 
-def test_still_frames_become_the_picture(first: FirstPicture) -> None:
-    pixels = first.decoded.expand(-1, 3, -1, -1, -1)
-    torch.testing.assert_close(first.restore(pixels, 1.0), (first.decoded + first.lost).expand_as(pixels))
-    torch.testing.assert_close(first.restore(pixels, 0.5), (first.decoded + first.lost / 2).expand_as(pixels))
-    assert torch.equal(first.restore(pixels, 0.0), pixels)
+@pytest.fixture
+def detailed(pipeline: Pipeline, network: DetailNetwork) -> Iterator[Pipeline]:
+    pipeline.detail = network
+    yield pipeline
+    pipeline.detail = None
 
 
-def test_what_moves_is_left_alone_and_its_surroundings_are_not(first: FirstPicture) -> None:
-    pixels = first.decoded.clone()
-    pixels[..., :20] += 0.8
-    restored = first.restore(pixels, 1.0)
-    torch.testing.assert_close(restored[..., :16], pixels[..., :16], rtol=0, atol=1e-6)
-    torch.testing.assert_close(restored[..., 24:], (pixels + first.lost)[..., 24:])
+def test_pieces_of_a_stream_are_the_whole_stream(network: DetailNetwork) -> None:
+    video = torch.rand(2, 9, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole = DetailStream(network, [1, 2])(video)
+    stream = DetailStream(network, [1, 2])
+    pieces = torch.cat([stream(video[:, :1]), stream(video[:, 1:4]), stream(video[:, 4:])], dim=1)
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(DetailStream(network, [2])(video[1:]), whole[1:])
+    assert (DetailStream(network, [1, 3])(video)[1] - whole[1]).abs().max() > 1e-3
 
 
-def test_a_generated_clip_begins_with_the_picture_itself(pipeline: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, pipeline.size).astype(np.uint8)
+def test_share_mixes_frames_and_frames_with_detail(network: DetailNetwork) -> None:
+    video = torch.rand(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    grey = video.mean(2, keepdim=True)
+    known = (grey[:, 0], grey[:, 0])
+    none, half, whole = (DetailStream(network, [1], known, share)(video) for share in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(none, grey)
+    torch.testing.assert_close(half, (none + whole) / 2)
+
+
+def test_the_known_picture_matters_and_is_the_first_frame_if_none_is_given(network: DetailNetwork) -> None:
+    draws = torch.Generator().manual_seed(0)
+    video, picture = torch.rand(1, 4, 1, 32, 32, generator=draws), torch.rand(1, 1, 32, 32, generator=draws)
+    alone = DetailStream(network, [1])(video)
+    given = DetailStream(network, [1], (picture, video[:, 0]))(video)
+    same = DetailStream(network, [1], (alone[:, 0].clamp(0, 1), video[:, 0]))(video)
+    assert (given - alone)[:, 1:].abs().max() > 1e-2
+    assert (same - alone)[:, 1:].abs().mean() < 0.5 * (given - alone)[:, 1:].abs().mean()
+
+
+def test_a_generated_clip_begins_with_the_picture_itself(detailed: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, detailed.size).astype(np.uint8)
     request = GenerationRequest(seconds=0.6, seed=1)
     clips = {
-        detail: pipeline(ecgs[0], request, image=image, settings=DecodeSettings(steps=2, detail=detail))[0]
+        detail: detailed(ecgs[0], request, image=image, settings=DecodeSettings(steps=2, detail=detail))[0]
         for detail in (0.0, 1.0)
     }
-    assert np.abs(clips[1.0].frames[0].astype(int) - image).max() <= 1
+    assert np.array_equal(clips[1.0].frames[0], image)
     assert np.abs(clips[0.0].frames[0].astype(int) - image).max() > 20
+    assert not np.array_equal(clips[1.0].frames[5], clips[0.0].frames[5])
     assert clips[1.0].provenance["detail"] == 1.0
 
 
-def test_going_on_from_a_clip_keeps_its_detail(pipeline: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, pipeline.size).astype(np.uint8)
-    before, _ = pipeline(ecgs[0], GenerationRequest(seconds=0.6, seed=1), image=image)
+def test_clips_of_a_batch_are_as_alone(detailed: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
+    takes = [Take(ecg, GenerationRequest(seconds=0.6, seed=seed)) for seed, ecg in enumerate(ecgs)]
+    together, _ = detailed.generate(takes, DecodeSettings(steps=2))
+    for take, clip in zip(takes, together, strict=True):
+        alone = detailed.generate([take], DecodeSettings(steps=2))[0][0]
+        assert np.abs(alone.frames.astype(int) - clip.frames).max() <= 1
+
+
+def test_going_on_from_a_clip_keeps_its_detail(detailed: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, detailed.size).astype(np.uint8)
+    before, _ = detailed(ecgs[0], GenerationRequest(seconds=0.6, seed=1), image=image)
     request = GenerationRequest(seconds=0.4, seed=2)
     with_detail, without = (
-        pipeline(ecgs[0], request, previous=before, settings=DecodeSettings(steps=2, detail=detail))[0].frames
+        detailed(ecgs[0], request, previous=before, settings=DecodeSettings(steps=2, detail=detail))[0].frames
         for detail in (1.0, 0.0)
     )
     assert with_detail.shape == without.shape and not np.array_equal(with_detail, without)
@@ -68,6 +105,9 @@ def test_guidance_alone_is_that_of_clips_without_a_picture(
         DecodeSettings(guidance_alone=-1.0)
 
 
-def test_share_outside_its_range_is_refused() -> None:
+def test_what_cannot_be_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(InputError, match=r"detail is 1\.5; expected 0 to 1"):
         DecodeSettings(detail=1.5)
+    deep = DetailNetwork(DetailConfig((8,) * 7))
+    with pytest.raises(InputError, match="multiples of 256"):
+        Pipeline(pipeline.tokenizer, pipeline.generator, {}, torch.float32, detail=deep)

@@ -9,14 +9,14 @@ import torch
 
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network
-from echopulse.models.ef_reader import BEAT_SAMPLES, EfReader, EfReaderConfig
+from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.models.presets import generator_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import VideoTransformer
 from echopulse.phantom import sample_patient, simulate_ecg
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.progressive import read_ef
-from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
+from echopulse.signals.track import BEAT_SAMPLES, TRACK_RATE_HZ, EcgTrack
 from echopulse.training.ecg import EcgRecord, PhantomEcgs
 from echopulse.training.ef import EfTask
 from echopulse.training.engine import TrainSettings, train

@@ -94,13 +94,10 @@ def _index(output: Path, part: str, file: Path) -> dict[str, Any]:
 
 
 def _vgg16(file: Path, output: Path) -> None:
-    from safetensors.torch import save_file
-
+    from echopulse.models.checkpoints import write_tensors
     from echopulse.models.convert.vgg16 import convert_vgg16
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: expected a name that ends in .safetensors")
-    temporary = output.with_name(f".{output.name}.part")
-    save_file(convert_vgg16(file), temporary)
-    temporary.replace(output)
+    write_tensors(convert_vgg16(file), output)
     print(f"{output}: 13 convolutions; give it to `echopulse train tokenizer --perceptual vgg16 --vgg16 {output}`")

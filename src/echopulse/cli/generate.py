@@ -61,6 +61,7 @@ def generate(
     """
     from echopulse.io.ecg import read_ecg
     from echopulse.io.video import check_output
+    from echopulse.sampling.decode import asked_for
     from echopulse.sampling.pipeline import GenerationRequest
 
     check_output(output)
@@ -72,7 +73,6 @@ def generate(
     signal = read_ecg(ecg, sampling_rate_hz=rate, max_duration_s=(start or 0.0) + seconds + 60.0)
     if start is not None and not signal.start_s <= start < signal.end_s:
         raise InputError(f"--start is {start:g} s; the ECG covers {signal.start_s:g} to {signal.end_s:g} s")
-    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
     result = run_generation(
         signal,
         request,
@@ -80,7 +80,7 @@ def generate(
         checkpoint=checkpoint,
         image=image,
         text_encoder=text_encoder,
-        decoding={name: value for name, value in given.items() if value is not None},
+        decoding=asked_for(steps, guidance),
         overlay=overlay,
         measured=report is not None,
     )

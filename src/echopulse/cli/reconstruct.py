@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from echopulse.models.tokenizer import VideoTokenizer
+    from echopulse.sampling.detail import DetailStream
 
 _CHUNK = 64
 """Frames that are coded and measured at once."""
@@ -25,6 +26,8 @@ def reconstruct(
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     checkpoint: str = "compact",
+    detail: bool = False,
+    seed: int = 0,
 ) -> None:
     """Code videos and decode them again: how much is lost?
 
@@ -36,48 +39,60 @@ def reconstruct(
         output: folder for videos of original, reconstruction and their difference (grey is none), side by side.
         json: the figures, for machines.
         checkpoint: a shipped name, a folder, a training run, or a hub id.
+        detail: draw the speckle that codes leave out, by the checkpoint's detail network: it looks like the original's
+            and moves with the wall, but its grains lie elsewhere, so pixel errors grow.
+        seed: of the speckle.
     """
     from tqdm import tqdm
 
     from echopulse.io.video import write_pictures
+    from echopulse.models.detail import DetailNetwork
     from echopulse.models.tokenizer import VideoTokenizer
     from echopulse.nn.precision import fast_dtype
+    from echopulse.sampling.detail import DetailStream
 
     if not videos:
         raise InputError("reconstruct needs a video file, a .npy array or a prepared set")
     if json is not None and not json.parent.is_dir():
         raise InputError(f"{json.parent}: no such folder; create it first")
     tokenizer = VideoTokenizer.from_pretrained(checkpoint).to(fast_dtype())
+    texture = DetailNetwork.from_pretrained(checkpoint).to(fast_dtype()) if detail else None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[float, ...]] = []
     clips = (clip for path in videos for clip in _clips(path))
     for name, frames, fps in tqdm(clips, desc="clips", unit="clip", disable=None):
-        pictures = _compared(tokenizer, frames, rows)
+        stream = None if texture is None else DetailStream(texture, [seed])
+        pictures = _compared(tokenizer, frames, rows, stream)
         if output is not None:
             write_pictures(pictures, fps, output / f"{name}.mp4")
         else:
             deque(pictures, maxlen=0)
-    figures = _figures(rows, tokenizer, checkpoint)
+    figures = _figures(rows, tokenizer, checkpoint) | {"detail": detail}
     print("  ".join(f"{name} {x:.5g}" if isinstance(x, float) else f"{name} {x}" for name, x in figures.items()))
     if json is not None:
         save_json(json, figures)
 
 
-def round_trip(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> tuple["np.ndarray", int]:
+def round_trip(
+    tokenizer: "VideoTokenizer", frames: "np.ndarray", detail: "DetailStream | None" = None
+) -> tuple["np.ndarray", int]:
     """All of a clip after coding, as `round_trip_pieces` gives it, and the number of its codes."""
     import numpy as np
 
-    again = np.concatenate(list(round_trip_pieces(tokenizer, frames)))
+    again = np.concatenate(list(round_trip_pieces(tokenizer, frames, detail)))
     return again, math.prod(tokenizer.grid_shape(*_padded(tokenizer, frames)))
 
 
-def round_trip_pieces(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> Iterator["np.ndarray"]:
+def round_trip_pieces(
+    tokenizer: "VideoTokenizer", frames: "np.ndarray", detail: "DetailStream | None" = None
+) -> Iterator["np.ndarray"]:
     """A clip after coding, in pieces; a causal tokenizer streams it, so its length is not bounded by the memory.
 
     Args:
         tokenizer: any.
         frames: uint8 (frames, height, width).
+        detail: adds speckle to what comes back.
 
     Yields:
         float32 (frames, height, width) in [0, 255], in order, as many frames in all as the clip has.
@@ -105,7 +120,8 @@ def round_trip_pieces(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> Iter
             made = (tokenizer.decode(tokenizer.encode(video)) for video in pieces())
         done = 0
         for piece in made:
-            again = 255 * piece[0, : num - done, :, :height, :width].float().mean(dim=1).clamp(0, 1)
+            piece = piece.float().mean(dim=2, keepdim=True) if detail is None else detail(piece)
+            again = 255 * piece[0, : num - done, 0, :height, :width].clamp(0, 1)
             done += len(again)
             yield again.numpy()
 
@@ -118,13 +134,13 @@ def _padded(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> tuple[int, int
 
 
 def _compared(
-    tokenizer: "VideoTokenizer", frames: "np.ndarray", rows: list[tuple[float, ...]]
+    tokenizer: "VideoTokenizer", frames: "np.ndarray", rows: list[tuple[float, ...]], detail: "DetailStream | None"
 ) -> Iterator["np.ndarray"]:
     """Original, reconstruction and difference side by side, frame by frame; then adds the clip's figures to `rows`."""
     import numpy as np
 
     sums, done = np.zeros(3), 0
-    for again in round_trip_pieces(tokenizer, frames):
+    for again in round_trip_pieces(tokenizer, frames, detail):
         piece = frames[done : done + len(again)]
         done += len(again)
         sums += _error_sums(piece, again)

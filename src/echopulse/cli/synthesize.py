@@ -126,7 +126,7 @@ def synthesize(
         workers: processes; 0 means one per core.
     """
     from echopulse.models.checkpoints import locate_checkpoint
-    from echopulse.sampling.decode import DecodeSettings
+    from echopulse.sampling.decode import DecodeSettings, asked_for
 
     if workers < 0:
         raise InputError(f"--workers is {workers}; expected 0 or more")
@@ -134,8 +134,7 @@ def synthesize(
         raise InputError(f"--ef is {ef:g} %; expected 10 to 80")
     folder = locate_checkpoint(checkpoint)
     usual = DecodeSettings(**load_json(folder / "index.json").get("decoding", {}))
-    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
-    decoding = asdict(replace(usual, **{name: value for name, value in given.items() if value is not None}))
+    decoding = asdict(replace(usual, **asked_for(steps, guidance)))
     settings = SynthesisSettings(condition, seed, str(folder), decoding, view, ef, shift, masks)
     skipped = synthesize_set(source, output, settings, num=num, workers=workers or os.cpu_count() or 1)
     for name, reason in list(skipped.items())[:_SHOWN]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -11,22 +11,25 @@ from echopulse.cli.train_tokenizer import TokenizerOptions, tokenizer_task
 from echopulse.config import from_dict, load_json
 from echopulse.errors import InputError
 
+T = TypeVar("T")
 _NO_OPTIONS = TokenizerOptions()
 _PHANTOM_SECONDS = 3.0
 """Length of a phantom clip for the generator; a longer one would only be more of the same patient."""
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "ecg", "ef", "generator", "critic", "segmenter"]],
+    stage: tyro.conf.Positional[Literal["tokenizer", "detail", "ecg", "ef", "generator", "critic", "segmenter"]],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")],
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SET...")] = (),
     phantom: int | None = None,
     preset: Literal["tiny", "compact", "base", "paper", "published"] = "compact",
     config: Path | None = None,
+    init: str | None = None,
     tokenizer: Path | None = None,
     ecg_init: Path | None = None,
     text_encoder: Path | None = None,
     ef_reader: Path | None = None,
+    detail: Path | None = None,
     generator: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
@@ -39,7 +42,8 @@ def train(
     """Train one stage on prepared sets; `DIR/export` is the result.
 
     Args:
-        stage: `tokenizer` first, then `generator`. `ecg` pre-trains the generator's ECG encoder; `ef` reads the
+        stage: `tokenizer` first, then `generator`. `detail` carries the detail of one picture of a clip, which codes
+            lose, to the others, and makes speckle; `ecg` pre-trains the generator's ECG encoder; `ef` reads the
             ejection fraction from an ECG, for generators that are told it; `critic` helps a trained generator to
             sample; `segmenter` is the judge of EF and timing, from sets with masks.
         output: folder of the run: settings, log, TensorBoard events, samples, checkpoint, export.
@@ -48,10 +52,12 @@ def train(
             once, before it.
         preset: size of the network and recipe; `base` and `published` are sizes of the tokenizer alone.
         config: JSON of the network's config, in place of the preset's.
-        tokenizer: for the generator: a tokenizer run or checkpoint folder.
+        init: for tokenizer, generator and detail: go on from this checkpoint, a shipped name, a run, or a folder.
+        tokenizer: for generator and detail: a tokenizer run or checkpoint folder.
         ecg_init: for the generator: start from this encoder, a run of `train ecg` or a converted checkpoint folder.
         text_encoder: for the generator: folder of a T5 model; half of the windows then come with a description.
         ef_reader: for the generator: put this reader into its checkpoint, a run of `train ef`.
+        detail: for the generator: put this network into its checkpoint, a run of `train detail`.
         generator: for the critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
@@ -68,6 +74,7 @@ def train(
 
     find_recipe = {
         "tokenizer": recipes.tokenizer_recipe,
+        "detail": recipes.detail_recipe,
         "ecg": recipes.ecg_recipe,
         "ef": recipes.ef_recipe,
         "generator": recipes.generator_recipe,
@@ -80,28 +87,38 @@ def train(
     if (phantom is None) == (not data):
         raise InputError("training needs either --data, prepared sets, or --phantom, a number of patients")
     if options != _NO_OPTIONS and stage != "tokenizer":
-        raise InputError(f"--init, --lora and the options of losses are the tokenizer's; the {stage} has none of them")
+        raise InputError(f"--lora and the options of losses are the tokenizer's; the {stage} has none of them")
+    if init is not None and config is not None:
+        raise InputError("--init brings its own config; leave --config out")
+    if init is not None and ecg_init is not None:
+        raise InputError("--init brings its own ECG encoder; leave --ecg-init out")
     if phantom is not None and stage == "segmenter":
         raise InputError("the segmenter trains on masks; write a set with `echopulse simulate` and give --data")
     given_to = {
-        "--tokenizer": (tokenizer, "generator"),
-        "--ecg-init": (ecg_init, "generator"),
-        "--text-encoder": (text_encoder, "generator"),
-        "--ef-reader": (ef_reader, "generator"),
-        "--generator": (generator, "critic"),
+        "--init": (init, ("tokenizer", "generator", "detail")),
+        "--tokenizer": (tokenizer, ("generator", "detail")),
+        "--ecg-init": (ecg_init, ("generator",)),
+        "--text-encoder": (text_encoder, ("generator",)),
+        "--ef-reader": (ef_reader, ("generator",)),
+        "--detail": (detail, ("generator",)),
+        "--generator": (generator, ("critic",)),
     }
-    for name, (value, owner) in given_to.items():
-        if value is not None and stage != owner:
-            raise InputError(f"{name} is for `train {owner}`; the {stage} takes none")
+    for name, (value, owners) in given_to.items():
+        if value is not None and stage not in owners:
+            raise InputError(f"{name} is for `train {' and '.join(owners)}`; the {stage} takes none")
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder; create it first")
     if (output / "checkpoint").exists() and not resume:
         raise InputError(f"{output} already holds a run; add --resume, or choose another folder")
     clips = _clips(data, phantom, settings.seed, 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS)
     if stage == "tokenizer":
-        task = tokenizer_task(options, preset, config, clips, settings)
+        task = tokenizer_task(options, init, preset, config, clips, settings)
+    elif stage == "detail":
+        task = _detail_task(preset, config, init, clips, settings, tokenizer)
     elif stage == "generator":
-        task = _generator_task(preset, config, clips, settings, tokenizer, ecg_init, text_encoder, ef_reader, output)
+        start = (preset, config, init)
+        parts = (ecg_init, ef_reader, detail)
+        task = _generator_task(start, clips, settings, tokenizer, parts, text_encoder, output)
     elif stage == "ecg":
         task = _ecg_task(preset, config, data, phantom, settings)
     elif stage == "ef":
@@ -123,15 +140,16 @@ def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, seconds: floa
     return data if phantom is None else PhantomDataset(ClipSeries(seconds=seconds, masks=False), phantom, seed)
 
 
+def _shape(preset: T, config: Path | None) -> T:
+    """A network's config: the preset's, or what the file says in its place."""
+    return preset if config is None else from_dict(type(preset), load_json(config), str(config))
+
+
 def _ecg_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: int | None, settings):
-    from echopulse.models.ecg_autoencoder import EcgAutoencoderConfig
     from echopulse.models.presets import ecg_autoencoder_config
     from echopulse.training.ecg import EcgTask
 
-    if config is None:
-        shape = ecg_autoencoder_config(preset)
-    else:
-        shape = from_dict(EcgAutoencoderConfig, load_json(config), str(config))
+    shape = _shape(ecg_autoencoder_config(preset), config)
     return EcgTask(shape, _ecgs(data, phantom, settings), batch=settings.batch, seed=settings.seed)
 
 
@@ -139,9 +157,7 @@ def _ef_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: 
     from echopulse.models.ef_reader import EfReaderConfig
     from echopulse.training.ef import EfTask
 
-    shape = EfReaderConfig(16, 1) if preset == "tiny" else EfReaderConfig()
-    if config is not None:
-        shape = from_dict(EfReaderConfig, load_json(config), str(config))
+    shape = _shape(EfReaderConfig(16, 1) if preset == "tiny" else EfReaderConfig(), config)
     return EfTask(shape, _ecgs(data, phantom, settings), batch=settings.batch, seed=settings.seed)
 
 
@@ -152,7 +168,7 @@ def _ecgs(data: tuple[Path, ...], phantom: int | None, settings):
 
 
 def _critic_task(config: Path | None, data, settings, generator: Path | None, output: Path):
-    from echopulse.models.checkpoints import load_network
+    from echopulse.models.checkpoints import find_network, load_network
     from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
     from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
     from echopulse.training.critic import CriticTask
@@ -161,20 +177,11 @@ def _critic_task(config: Path | None, data, settings, generator: Path | None, ou
         raise InputError("training the critic needs --generator: the run or checkpoint folder of stage two")
     if config is not None:
         raise InputError("the critic's shape follows the generator's; leave --config out")
-    folder = _find(generator, "generator").parent
+    folder = find_network(generator, "generator").parent
     tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
     network = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
     clips = _cached(output, data, tokenizer, network.config.slots)
     return CriticTask(network, clips, tokenizer, checkpoint=folder, batch=settings.batch, seed=settings.seed)
-
-
-def _find(place: Path, network: str) -> Path:
-    """The folder of one network in a run or in a checkpoint folder."""
-    places = [place / "export" / network, place / network, place]
-    folder = next((folder for folder in places if (folder / "config.json").is_file()), None)
-    if folder is None:
-        raise InputError(f"{place} holds no {network}; expected a run of `train {network}` or a checkpoint folder")
-    return folder
 
 
 def _cached(output: Path, data, tokenizer, slots: int):
@@ -186,49 +193,76 @@ def _cached(output: Path, data, tokenizer, slots: int):
         return build_token_cache(output.with_name(f"{output.name}-cache"), data, tokenizer, 2 * slots - 1)
 
 
+def _tokenizer(place: Path | None, stage: str):
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+
+    if place is None:
+        raise InputError(f"training the {stage} needs --tokenizer: the run or checkpoint folder of stage one")
+    return load_network(VideoTokenizer, TokenizerConfig, find_network(place, "tokenizer"))
+
+
+def _detail_task(preset: str, config: Path | None, init: str | None, data, settings, tokenizer: Path | None):
+    from echopulse.models.detail import DetailConfig, DetailNetwork
+    from echopulse.training.detail import DetailTask
+
+    if init is None:
+        network = _shape(DetailConfig((8,), (8,), 2) if preset == "tiny" else DetailConfig(), config)
+    else:
+        network = DetailNetwork.from_pretrained(init).train().requires_grad_(True)
+    return DetailTask(network, _tokenizer(tokenizer, "detail"), data, batch=settings.batch, seed=settings.seed)
+
+
 def _generator_task(
-    preset: str,
-    config: Path | None,
+    start: tuple[str, Path | None, str | None],
     data,
     settings,
     tokenizer: Path | None,
-    ecg_init: Path | None,
+    parts: tuple[Path | None, Path | None, Path | None],
     text_encoder: Path | None,
-    ef_reader: Path | None,
     output: Path,
 ):
-    from echopulse.models.checkpoints import load_network
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.detail import DetailConfig, DetailNetwork
     from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
     from echopulse.models.ef_reader import EfReader, EfReaderConfig
     from echopulse.models.presets import generator_config
     from echopulse.models.text_encoder import TextEncoder
-    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-    from echopulse.models.video_transformer import GeneratorConfig
+    from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
     from echopulse.training.generator import GeneratorTask
 
-    if tokenizer is None:
-        raise InputError("training the generator needs --tokenizer: the run or checkpoint folder of stage one")
-    network = load_network(VideoTokenizer, TokenizerConfig, _find(tokenizer, "tokenizer"))
-    shape = generator_config(preset) if config is None else from_dict(GeneratorConfig, load_json(config), str(config))
-    ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, _find(ecg_init, "ecg"))
+    (preset, config, init), (ecg_init, ef_reader, detail) = start, parts
+    network = _tokenizer(tokenizer, "generator")
+    begun = None
+    if init is not None:
+        begun = load_network(VideoTransformer, GeneratorConfig, find_network(init, "generator"))
+        begun = begun.train().requires_grad_(True)
+    shape = _shape(generator_config(preset), config) if begun is None else begun.config
+    ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, find_network(ecg_init, "ecg"))
     if ecg is not None:
         shape = replace(shape, ecg=ecg.config)
-    reader = None if ef_reader is None else load_network(EfReader, EfReaderConfig, _find(ef_reader, "ef_reader"))
+    fine = None if detail is None else load_network(DetailNetwork, DetailConfig, find_network(detail, "detail"))
+    reader = None if ef_reader is None else load_network(EfReader, EfReaderConfig, find_network(ef_reader, "ef_reader"))
     text = None if text_encoder is None else TextEncoder(text_encoder)
-    if text is not None:
+    if text is not None and begun is None:
         shape = replace(shape, text_width=text.width)
     if shape.factors != network.factors:
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
     clips = _cached(output, data, network, shape.slots)
-    options = {"batch": settings.batch, "seed": settings.seed, "ecg": ecg, "text": text, "ef_reader": reader}
-    return GeneratorTask(shape, clips, network, **options)
+    options = {
+        "batch": settings.batch,
+        "seed": settings.seed,
+        "ecg": ecg,
+        "text": text,
+        "ef_reader": reader,
+        "detail": fine,
+    }
+    return GeneratorTask(begun or shape, clips, network, **options)
 
 
 def _segmenter_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):
     from echopulse.models.segmenter import SegmenterConfig
     from echopulse.training.segmenter import SegmenterTask
 
-    shape = SegmenterConfig((8, 16)) if preset == "tiny" else SegmenterConfig()
-    if config is not None:
-        shape = from_dict(SegmenterConfig, load_json(config), str(config))
+    shape = _shape(SegmenterConfig((8, 16)) if preset == "tiny" else SegmenterConfig(), config)
     return SegmenterTask(shape, data, batch=settings.batch, seed=settings.seed)

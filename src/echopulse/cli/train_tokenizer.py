@@ -13,9 +13,8 @@ class TokenizerOptions:
     """What can be asked of the tokenizer's training; None leaves it to the preset's recipe.
 
     Attributes:
-        init: go on from this checkpoint: a shipped name, a run, or a folder.
-        lora: rank of low-rank adapters on attention and feed-forward layers; all else stays as it is (needs `init`).
-        decoder_only: encoder and quantizer stay as they are, so that codes keep their meaning (needs `init`).
+        lora: rank of low-rank adapters on attention and feed-forward layers; all else stays as it is (needs `--init`).
+        decoder_only: encoder and quantizer stay as they are, so that codes keep their meaning (needs `--init`).
         perceptual: network of the perceptual loss.
         perceptual_weight: weight of the perceptual loss.
         vgg16: weights for `--perceptual vgg16`, from `echopulse convert vgg16`.
@@ -26,7 +25,6 @@ class TokenizerOptions:
         textures: share of synthetic moving textures among the clips.
     """
 
-    init: str | None = None
     lora: int | None = None
     decoder_only: bool = False
     perceptual: Literal["gabor", "vgg16", "none"] | None = None
@@ -39,11 +37,12 @@ class TokenizerOptions:
     textures: float | None = None
 
 
-def tokenizer_task(options: TokenizerOptions, preset: str, config: Path | None, data, settings):
+def tokenizer_task(options: TokenizerOptions, init: str | None, preset: str, config: Path | None, data, settings):
     """The task, ready for the engine.
 
     Args:
         options: of the tokenizer alone.
+        init: checkpoint to go on from.
         preset: size of a new network, and the recipe.
         config: JSON of a new network's config, in place of the preset's.
         data: folders of prepared sets, or phantom patients.
@@ -58,12 +57,10 @@ def tokenizer_task(options: TokenizerOptions, preset: str, config: Path | None, 
     from echopulse.training.lora import LoraTask, add_lora
     from echopulse.training.tokenizer import tokenizer_task as make_task
 
-    if options.init is None and (options.lora is not None or options.decoder_only):
+    if init is None and (options.lora is not None or options.decoder_only):
         raise InputError("--lora and --decoder-only train a part of a trained network; name it with --init")
-    if options.init is not None and config is not None:
-        raise InputError("--init brings its own config; leave --config out")
-    if options.init is not None:
-        network = VideoTokenizer.from_pretrained(options.init).train().requires_grad_(True)
+    if init is not None:
+        network = VideoTokenizer.from_pretrained(init).train().requires_grad_(True)
     elif config is not None:
         network = from_dict(TokenizerConfig, load_json(config), str(config))
     else:
@@ -81,7 +78,7 @@ def tokenizer_task(options: TokenizerOptions, preset: str, config: Path | None, 
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.vgg16 is not None:
         given["vgg16"] = str(options.vgg16)
-    if options.init is not None:
+    if init is not None:
         given = {"continuous_steps": 0, "adversarial_start": 0} | given
     if options.lora is not None:
         given = {"adversarial": "none"} | given
@@ -95,4 +92,4 @@ def tokenizer_task(options: TokenizerOptions, preset: str, config: Path | None, 
         return make_task(network, data, **arguments)
     assert isinstance(network, VideoTokenizer)
     add_lora(network, options.lora)
-    return LoraTask(network, data, init=str(options.init), **arguments)
+    return LoraTask(network, data, init=str(init), **arguments)

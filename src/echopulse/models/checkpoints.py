@@ -16,10 +16,15 @@ N = TypeVar("N", bound=nn.Module)
 def save_network(network: nn.Module, config: Any, folder: Path) -> None:
     """Writes a network: weights first under a temporary name, config last."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".model.safetensors.part"
-    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, temporary)
-    temporary.replace(folder / "model.safetensors")
+    write_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, folder / "model.safetensors")
     save_json(folder / "config.json", to_dict(config))
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file under a temporary name, then renames it."""
+    temporary = path.with_name(f".{path.name}.part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.replace(path)
 
 
 def load_network(network_class: type[N], config_class: type, folder: Path) -> N:
@@ -63,6 +68,28 @@ def load_strictly(network: N, tensors: dict[str, Tensor], mismatch: str) -> N:
             raise InputError(f"{mismatch}: {name} has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}")
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     return network.eval().requires_grad_(False)
+
+
+def find_network(name: str | Path, network: str) -> Path:
+    """The folder of one network: in a training run, in a checkpoint folder, that folder itself, or a shipped one.
+
+    Args:
+        name: a folder, or what `locate_checkpoint` takes.
+        network: as `tokenizer` or `generator`.
+
+    Raises:
+        InputError: there is none.
+    """
+    place = Path(name)
+    for folder in (place / "export" / network, place / network, place):
+        if (folder / "config.json").is_file():
+            return folder
+    if place.exists():
+        raise InputError(f"{place} holds no {network}; expected a run of `train {network}` or a checkpoint folder")
+    folder = locate_checkpoint(str(name)) / network
+    if not folder.is_dir():
+        raise InputError(f"checkpoint {name} has no {network}")
+    return folder
 
 
 def locate_checkpoint(name: str | Path, *, revision: str | None = None) -> Path:

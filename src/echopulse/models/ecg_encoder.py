@@ -201,6 +201,13 @@ class _Dilated(nn.Module):
         return x + F.gelu(self.conv(self.norm(x)))
 
 
+def sample_contraction(features: EcgFeatures, times_s: Float[Tensor, "b t two"], window_s: float) -> Tensor:
+    """Contraction at given times, of their shape; `features` are those of an encoder that reads motion."""
+    assert features.contraction is not None
+    fine = features.contraction.unsqueeze(-1)
+    return sample_fine(fine, times_s.flatten(1), window_s).view(times_s.shape)
+
+
 def sample_fine(fine: Float[Tensor, "b q e"], times_s: Float[Tensor, "b n"], window_s: float) -> Float[Tensor, "b n e"]:
     """Fine features at given times by linear interpolation; times are relative to the window's middle, seconds."""
     place = (times_s + window_s / 2) * (ECG_RATE_HZ / FINE_STRIDE)

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from echopulse.axes import STANDARD_LEADS
 from echopulse.errors import InputError
-
-BEAT_SAMPLES = 100
-"""Samples of a median beat: 0.8 s at 125 Hz, see `signals.track.EcgTrack.median_beat`."""
+from echopulse.signals.track import BEAT_SAMPLES
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """The chamber segmenter: a small U-Net that labels every pixel of one frame."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
+from echopulse.nn.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -36,45 +36,14 @@ class SegmenterConfig:
         return 2 ** len(self.widths)
 
 
-class ChamberSegmenter(nn.Module):
-    """Grey picture to class scores (Ronneberger 2015).
-
-    Differs from the U-Net of the paper: pixels enter and scores leave as 2×2 blocks, so that nothing is computed at
-    full resolution; steps are residual; skips are added and not concatenated.
-    """
+class ChamberSegmenter(UNet):
+    """Grey picture to class scores; both sides are folded into 2×2 blocks, so nothing is computed at full size."""
 
     def __init__(self, config: SegmenterConfig) -> None:
-        super().__init__()
+        super().__init__(4, config.widths, 4 * len(MASK_CLASSES))
         self.config = config
-        widths = config.widths
-        pairs = list(pairwise(widths))
-        self.stem = nn.Conv2d(4, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(_Residual(width) for width in widths)
-        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
-        self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
-        self.up_blocks = nn.ModuleList(_Residual(width) for width in widths[:-1])
-        self.head = nn.Conv2d(widths[0], 4 * len(MASK_CLASSES), 3, padding=1)
 
     def forward(self, frames: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n k h w"]:
         """Scores of every class; `h` and `w` are multiples of `config.reduction`, grey levels in [0, 1]."""
-        x = self.stem(F.pixel_unshuffle(2 * frames - 1, 2).contiguous(memory_format=torch.channels_last))
-        skips = []
-        for block, down in zip(self.down_blocks, self.downs, strict=False):
-            x = block(x)
-            skips.append(x)
-            x = down(x)
-        x = self.down_blocks[-1](x)
-        for block, up in zip(reversed(self.up_blocks), reversed(self.ups), strict=True):
-            x = block(F.pixel_shuffle(up(x), 2) + skips.pop())
-        return F.pixel_shuffle(self.head(x), 2)
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(8, width)
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.gelu(self.first(F.gelu(self.norm(x)))))
+        x = F.pixel_unshuffle(2 * frames - 1, 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(super().forward(x), 2)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from echopulse.errors import InputError
-from echopulse.models.checkpoints import load_network, locate_checkpoint
+from echopulse.models.checkpoints import find_network, load_network
 from echopulse.models.quantizer import Quantized, QuantizerConfig, make_quantizer
 from echopulse.nn.patches import ConvPatches, ConvUnpatches, PixelPatches, PixelUnpatches
 from echopulse.nn.transformer import SpatialTransformer, StackShape, TemporalTransformer
@@ -119,14 +119,12 @@ class VideoTokenizer(nn.Module):
         """A trained tokenizer, ready for inference.
 
         Args:
-            name: a tokenizer's own folder, the folder of a training run, or any checkpoint (`locate_checkpoint`).
+            name: a tokenizer's own folder, the folder of a training run, or any checkpoint (`find_network`).
 
         Raises:
             InputError: there is no tokenizer.
         """
-        places = [Path(name), Path(name) / "tokenizer", Path(name) / "export" / "tokenizer"]
-        folder = next((place for place in places if (place / "config.json").is_file()), None)
-        return load_network(cls, TokenizerConfig, folder or locate_checkpoint(name) / "tokenizer")
+        return load_network(cls, TokenizerConfig, find_network(name, "tokenizer"))
 
     def _embedding(self, inner: int) -> nn.Module:
         """Patch features to tokens; between two norms where the features are bare pixels."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from echopulse.axes import VIEWS
 from echopulse.errors import InputError
-from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures, sample_fine
+from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures, sample_contraction, sample_fine
 from echopulse.models.quantizer import split_factors
 from echopulse.nn.positions import ContinuousPositionBias, time_waves
 from echopulse.nn.transformer import Block
@@ -208,11 +208,9 @@ class WindowTransformer(nn.Module):
 
     def _slot_motion(self, network: nn.Module, c: Conditions) -> Tensor:
         """Volume and contraction at a slot's two frames; hidden where the ECG is, and outside its window."""
-        assert isinstance(c.ecg, EcgFeatures) and c.ecg.contraction is not None and c.ecg.ef is not None
+        assert isinstance(c.ecg, EcgFeatures) and c.ecg.ef is not None
         window_s = self.config.ecg.window_s
-        times = rearrange(c.frame_times_s, "b t two -> b (t two)")
-        contraction = sample_fine(c.ecg.contraction.detach().unsqueeze(-1), times, window_s)
-        contraction = rearrange(contraction, "b (t two) 1 -> b t two", t=c.frame_times_s.shape[1])
+        contraction = sample_contraction(c.ecg, c.frame_times_s, window_s).detach()
         ef = torch.where(c.ef.isnan(), c.ecg.ef.detach().to(c.ef.dtype), c.ef)[:, None, None].to(contraction.dtype)
         volume = 1 - ef * contraction
         inside = (c.frame_times_s.abs() < window_s / 2 - 1e-3).all(-1, keepdim=True) & c.has_ecg[:, None, None]

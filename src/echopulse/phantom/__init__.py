@@ -8,15 +8,7 @@ deterministic function of its seed.
 
 from echopulse.phantom.devices import DEVICES, EcgDevice, record_ecg
 from echopulse.phantom.link import EcgEfLink, irreducible_error
-from echopulse.phantom.patient import (
-    PHANTOM_VERSION,
-    RHYTHMS,
-    Patient,
-    patient_volume,
-    sample_patient,
-    simulate_clip,
-    simulate_ecg,
-)
+from echopulse.phantom.patient import PHANTOM_VERSION, RHYTHMS, Patient, sample_patient, simulate_clip, simulate_ecg
 
 __all__ = [
     "DEVICES",
@@ -26,7 +18,6 @@ __all__ = [
     "Patient",
     "RHYTHMS",
     "irreducible_error",
-    "patient_volume",
     "record_ecg",
     "sample_patient",
     "simulate_clip",

@@ -181,9 +181,9 @@ def patient_beats(patient: Patient) -> Beats:
     )
 
 
-def patient_volume(patient: Patient) -> VolumeCurve:
-    """The left ventricle's volume over the patient's record of two minutes, on the record's clock."""
-    return simulate_volume(patient_beats(patient), edv_ml=patient.edv_ml, ef=patient.ef_percent / 100)
+def patient_volume(patient: Patient, beats: Beats) -> VolumeCurve:
+    """The left ventricle's volume over the patient's beats, those of `patient_beats`, on the record's clock."""
+    return simulate_volume(beats, edv_ml=patient.edv_ml, ef=patient.ef_percent / 100)
 
 
 def simulate_ecg(
@@ -249,7 +249,8 @@ def simulate_clip(
     if not 0 <= ecg_margin_s <= MARGIN_S - 1:
         raise InputError(f"ECG margin is {ecg_margin_s} s; expected 0 to {MARGIN_S - 1:g}")
     device = find_device(device)
-    beats, curve = patient_beats(patient), patient_volume(patient)
+    beats = patient_beats(patient)
+    curve = patient_volume(patient, beats)
     ecg_start_s, ecg_duration_s = start_s - ecg_margin_s, seconds + 2 * ecg_margin_s
     ecg = simulate_ecg(patient, start_s=ecg_start_s, duration_s=ecg_duration_s, device=device).shifted(-ecg_margin_s)
     scanner = Scanner(HeartPlane(patient.anatomy), patient.imaging, np.random.default_rng((patient.seed, 3)), size)

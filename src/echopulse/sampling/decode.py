@@ -35,7 +35,7 @@ class DecodeSettings:
         order: what decides which codes stay: the `critic`'s score, which may also take back what stayed before
             (Lezama 2022); the `confidence` of the draw (Chang 2022); `halton`, evenly spread places (Besnier 2025);
             `auto`, the critic where the checkpoint has one, else confidence.
-        detail: share of what the codes lose of a given first picture that is put back where the picture stands still.
+        detail: share of the detail that the checkpoint's detail network, where there is one, adds to decoded frames.
     """
 
     steps: int = 8
@@ -71,6 +71,17 @@ class DecodeSettings:
         """Temperature of the draws of a step, the first one being 0."""
         final = self.temperature if self.final_temperature is None else self.final_temperature
         return self.temperature + (final - self.temperature) * step / self.steps
+
+
+def asked_for(steps: int | None, guidance: float | None) -> dict[str, float]:
+    """Fields of `DecodeSettings` that a user's choices replace; None leaves a field to the checkpoint.
+
+    Args:
+        steps: passes through the network for one window.
+        guidance: weight, beside a picture or not.
+    """
+    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def decode_window(

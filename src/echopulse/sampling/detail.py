@@ -1,38 +1,77 @@
-"""Fine detail of a given first picture, put back where the generated picture stands still.
+"""Detail for decoded frames as they come: from a given first picture, or from the first frame with speckle added."""
 
-Codes hold outlines and motion but little speckle. What they lose of the first picture is known, since its codes can be
-decoded beside it. Wherever a later frame still looks like the first one (both as decoded), that detail is still right.
-"""
-
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-_REACH = 7
-"""Side of the square, in pixels, over which two frames are compared."""
+from echopulse.errors import InputError
+from echopulse.models.detail import DetailNetwork
 
-_TOLERANCE = 16 / 255
-"""Mean difference at which detail has faded to 1/e. On six phantom clips coded with `compact`, structural similarity to
-the original rose from 0.58 to 0.70 with 16, to 0.69 with 8 and with 32, to 0.67 without any fading."""
+_AT_ONCE = 64
+"""Frames in one pass, which bounds the memory."""
 
 
-class FirstPicture(NamedTuple):
-    """Of a clip's first picture: as decoded from its codes, and what they lost, (b, 1, c, h, w)."""
+class DetailStream:
+    """Adds detail to several clips of one length, piece by piece; memory does not grow with their length.
 
-    decoded: Float[Tensor, "b 1 c h w"]
-    lost: Float[Tensor, "b 1 c h w"]
+    Args:
+        network: carries detail and draws speckle.
+        seeds: of the speckle, one a clip.
+        known: a picture of each clip whose detail is known, and the same as decoded, (b, 1, h, w) each; else the first
+            frame gets speckle and is the known picture of those that follow.
+        share: of the detail; 0 leaves frames as decoded.
+    """
 
-    def restore(self, pixels: Float[Tensor, "b f c h w"], share: float) -> Float[Tensor, "b f c h w"]:
-        """Adds the lost detail to decoded frames.
+    def __init__(
+        self,
+        network: DetailNetwork,
+        seeds: Sequence[int],
+        known: tuple[Tensor, Tensor] | None = None,
+        share: float = 1.0,
+    ) -> None:
+        self._network, self._share = network, share
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._known = None if known is None else (known[0].float(), known[1].float())
+        self._material: Tensor | None = None
 
-        Args:
-            pixels: decoded frames.
-            share: of the detail; 0 adds nothing.
+    def __call__(self, pixels: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f 1 h w"]:
+        """The next decoded frames with their detail; grey levels in [0, 1], a little beyond where speckle is bright.
+
+        Raises:
+            InputError: sides that the network cannot take.
         """
-        change = (pixels - self.decoded).abs().mean(2)
-        near = F.avg_pool2d(change, _REACH, stride=1, padding=_REACH // 2, count_include_pad=False)
-        still = torch.exp(-(near / _TOLERANCE).square()).unsqueeze(2)
-        return pixels + share * still * self.lost
+        grey, reduction = pixels.float().mean(2, keepdim=True), self._network.config.reduction
+        if any(side % reduction for side in grey.shape[-2:]):
+            height, width = grey.shape[-2:]
+            raise InputError(f"pictures are {height}x{width}; the detail network takes multiples of {reduction}")
+        if self._material is None:
+            self._material = self._noise(grey[:, :1])[:, 0]
+        if self._known is None:
+            first = self._frames(grey[:, :1], (grey[:, 0], grey[:, 0]), False)
+            self._known = (first[:, 0].clamp(0, 1), grey[:, 0])
+            made = torch.cat([first, self._frames(grey[:, 1:], self._known, True)], dim=1)
+        else:
+            made = self._frames(grey, self._known, True)
+        return grey + self._share * (made - grey)
+
+    def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor], has_known: bool) -> Tensor:
+        """All frames, `_AT_ONCE` in each pass."""
+        b, f = grey.shape[:2]
+        if f == 0:
+            return grey
+        assert self._material is not None
+        wide = (x[:, None].expand(-1, f, -1, -1, -1) for x in (*known, self._material))
+        fresh = self._noise(grey)
+        columns = [x.flatten(0, 1).split(_AT_ONCE) for x in (grey, *wide, fresh)]
+        made = []
+        for decoded, picture, coded, material, noise in zip(*columns, strict=True):
+            there = torch.full((len(decoded),), has_known)
+            made.append(self._network(decoded, picture, coded, there, material[None], noise[None])[1][0])
+        return torch.cat(made).unflatten(0, (b, f))
+
+    def _noise(self, grey: Tensor) -> Tensor:
+        """(b, f, k, h, w), of each clip from its own source."""
+        f, height, width = grey.shape[1], *grey.shape[-2:]
+        return torch.stack([self._network.draw_noise(f, height, width, source) for source in self._generators])

@@ -15,13 +15,14 @@ from echopulse.config import load_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network, locate_checkpoint
 from echopulse.models.critic import TokenCritic
+from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.detail import FirstPicture
+from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_ef
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
@@ -46,6 +47,7 @@ class Pipeline:
         dtype: of weights and activations.
         critic: the generator's, where there is one.
         ef_reader: reads the ejection fraction where none is asked for; else the generator's encoder does, if it can.
+        detail: puts into decoded frames what codes leave out.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Pipeline:
         text_encoder: TextEncoder | None = None,
         critic: TokenCritic | None = None,
         ef_reader: EfReader | None = None,
+        detail: DetailNetwork | None = None,
     ) -> None:
         if tokenizer.factors != generator.config.factors:
             raise InputError(
@@ -72,6 +75,12 @@ class Pipeline:
         self.info, self.dtype, self._text_encoder = info, dtype, text_encoder
         self.critic = None if critic is None else critic.to(dtype).eval()
         self.ef_reader = None if ef_reader is None else ef_reader.float().eval()
+        if detail is not None and any(side % detail.config.reduction for side in self.size):
+            raise InputError(
+                f"pictures are {self.size[0]}x{self.size[1]}; the detail network takes multiples of "
+                f"{detail.config.reduction}"
+            )
+        self.detail = None if detail is None else detail.to(dtype).eval()
 
     @classmethod
     def load(
@@ -101,7 +110,7 @@ class Pipeline:
             raise InputError(f"checkpoint {folder.name} has no generator; to generate, choose one that has, as compact")
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        critic, reader = folder / "critic", folder / "ef_reader"
+        critic, reader, detail = folder / "critic", folder / "ef_reader", folder / "detail"
         return cls(
             tokenizer,
             generator,
@@ -110,6 +119,7 @@ class Pipeline:
             TextEncoder(text_encoder) if text_encoder else None,
             load_network(TokenCritic, GeneratorConfig, critic) if critic.is_dir() else None,
             load_network(EfReader, EfReaderConfig, reader) if reader.is_dir() else None,
+            load_network(DetailNetwork, DetailConfig, detail) if detail.is_dir() else None,
         )
 
     @property
@@ -223,11 +233,13 @@ class Pipeline:
             pieces = self.tokenizer.decode_stream(codes)
             if scenes[0].past is not None:
                 next(pieces)
-            first = self._first_pictures(takes, scenes)
+            given = [take.image for take in takes if take.image is not None and take.previous is None]
+            stream = self._detail_stream(takes, scenes, settings)
             for pixels in pieces:
-                if first is not None and settings.detail:
-                    pixels = first.restore(pixels, settings.detail)
-                pictures = (pixels[:, :left].mean(2).float().clamp(0, 1) * 255).round().byte().numpy()
+                grey = pixels.mean(2) if stream is None else stream(pixels)[:, :, 0]
+                pictures = (grey[:, :left].float().clamp(0, 1) * 255).round().byte().numpy()
+                if stream is not None and given:
+                    pictures[:, 0], given = np.stack(given), []  # what was given is what is seen
                 left -= pictures.shape[1]
                 yield Frames(pictures, *clock.lap())
                 clock.restart()
@@ -257,15 +269,20 @@ class Pipeline:
             text=self._text(request.text),
         )
 
-    def _first_pictures(self, takes: Sequence[Take], scenes: Sequence[Scene]) -> FirstPicture | None:
-        """What the codes lose of the pictures that clips begin with; None where none was given."""
-        given = [take.image if take.previous is None else _odd(take.previous.frames)[0] for take in takes]
+    def _detail_stream(
+        self, takes: Sequence[Take], scenes: Sequence[Scene], settings: DecodeSettings
+    ) -> DetailStream | None:
+        """What adds detail to the decoded frames; it knows the pictures that clips begin with, if any were given."""
+        if self.detail is None or settings.detail == 0:
+            return None
+        seeds = [take.request.seed for take in takes]
         codes = [scene.first for scene in scenes if scene.first is not None]
         if not codes:
-            return None
-        true = torch.from_numpy(np.stack([picture for picture in given if picture is not None])).to(self.dtype) / 255
-        decoded = self.tokenizer.decode(torch.stack(codes))
-        return FirstPicture(decoded, true[:, None, None] - decoded)
+            return DetailStream(self.detail, seeds, share=settings.detail)
+        given = [take.image if take.previous is None else _odd(take.previous.frames)[0] for take in takes]
+        true = torch.from_numpy(np.stack([picture for picture in given if picture is not None])) / 255
+        decoded = self.tokenizer.decode(torch.stack(codes))[:, 0].mean(1, keepdim=True)
+        return DetailStream(self.detail, seeds, (true[:, None], decoded), settings.detail)
 
     def _check_previous(self, previous: EchoClip, take: Take) -> None:
         if previous.num_frames < 2 * OVERLAP + 2:

@@ -18,11 +18,12 @@ from echopulse.models.critic import TokenCritic
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings, decode_window
-from echopulse.signals.track import EcgTrack
+from echopulse.signals.track import BEAT_SAMPLES, EcgTrack
 
 OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
 
+_EF_RANGE = 0.05, 0.85  # what is read of an EF is kept within
 _EF_WINDOWS = 8  # of an ECG, at most, that its EF is read from
 
 
@@ -136,10 +137,18 @@ def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = 
     windows; NaN where that does not read motion.
     """
     found = None if reader is None else track.median_beat()
-    if reader is not None and found is not None:
-        beat, present = torch.zeros(1, len(STANDARD_LEADS), found[0].shape[1]), torch.zeros(1, len(STANDARD_LEADS))
-        beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), 1.0
-        return float(reader(beat, present.bool(), torch.from_numpy(found[1])[None]).clamp(0.05, 0.85)[0])
+    if reader is None or found is None:
+        ef = _ef_of_windows(model, track)
+    else:
+        beat = torch.zeros(1, len(STANDARD_LEADS), BEAT_SAMPLES)
+        present = torch.zeros(1, len(STANDARD_LEADS), dtype=torch.bool)
+        beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), True
+        ef = float(reader(beat, present, torch.from_numpy(found[1])[None])[0])
+    return float(np.clip(ef, *_EF_RANGE))
+
+
+def _ef_of_windows(model: VideoTransformer, track: EcgTrack) -> float:
+    """The mean of what the encoder reads from windows of an ECG; NaN where it does not read motion."""
     c = model.config.ecg
     if not c.reads_motion:
         return float("nan")
@@ -150,7 +159,7 @@ def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = 
         ef = model.encode_ecg(_ecg_window(model, track, float(middle))).ef
         assert ef is not None
         read.append(float(ef[0]))
-    return float(np.clip(np.mean(read), 0.05, 0.85))
+    return float(np.mean(read))
 
 
 def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> Conditions:

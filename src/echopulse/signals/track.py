@@ -12,7 +12,11 @@ from echopulse.signals.processing import clean, detect_r_peaks, resample
 TRACK_RATE_HZ = 250.0
 MARK_WIDTH_S = 0.02
 _SMALLEST_SCALE_MV = 0.05
-_BEAT_S = (0.25, 0.55)  # of a median beat, before and after the R peak
+_BEAT_START_S = -0.25  # of a median beat, from the R peak
+_BEAT_STRIDE = 2  # samples of the track a sample of a median beat
+
+BEAT_SAMPLES = 100
+"""Samples of a median beat: 0.8 s at 125 Hz."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +102,13 @@ class EcgTrack:
             float32 (leads, 100), from 0.25 s before the R peak at 125 Hz; mean and standard deviation of the beat
             intervals in seconds, float32. None where no whole beat was found.
         """
-        before, length = round(_BEAT_S[0] * TRACK_RATE_HZ), round(sum(_BEAT_S) * TRACK_RATE_HZ)
-        first = np.round((self.r_times_s - self.start_s) * TRACK_RATE_HZ).astype(int) - before
+        length = BEAT_SAMPLES * _BEAT_STRIDE
+        first = np.round((self.r_times_s - self.start_s) * TRACK_RATE_HZ).astype(int)
+        first += round(_BEAT_START_S * TRACK_RATE_HZ)
         first = first[(first >= 0) & (first + length <= self.samples.shape[1])]
         if not len(first):
             return None
-        beats = np.stack([self.samples[:, i : i + length : 2] for i in first])
+        beats = np.stack([self.samples[:, i : i + length : _BEAT_STRIDE] for i in first])
         rr = np.diff(self.r_times_s) if len(self.r_times_s) > 1 else np.array([1.0])
         return np.median(beats, axis=0).astype(np.float32), np.array([rr.mean(), rr.std()], np.float32)
 

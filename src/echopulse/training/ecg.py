@@ -18,11 +18,12 @@ from echopulse.models.ecg_autoencoder import EcgAutoencoder, EcgAutoencoderConfi
 from echopulse.models.ecg_encoder import ECG_RATE_HZ, FINE_STRIDE
 from echopulse.objectives.masked import masked_patch_loss
 from echopulse.objectives.motion import motion_loss
-from echopulse.phantom import DEVICES, patient_volume, sample_patient, simulate_ecg
+from echopulse.phantom import DEVICES, sample_patient, simulate_ecg
+from echopulse.phantom.patient import patient_beats, patient_volume
 from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 from echopulse.training.data import ClipPool, batch_rng
 from echopulse.training.ecg_devices import add_gain_and_noise, add_wander, draw_leads, draw_marks, lower_rate
-from echopulse.training.token_cache import true_contraction
+from echopulse.training.token_cache import contraction_of, true_contraction
 
 RECORD_S = 12.0
 """Seconds of ECG of a phantom patient."""
@@ -83,10 +84,9 @@ class PhantomEcgs:
         patient = sample_patient(self._seed + i)
         track = EcgTrack.from_signal(simulate_ecg(patient, duration_s=self._seconds, device=device))
         times = np.arange(0, self._seconds, 0.02)
-        volume = patient_volume(patient).volume_ml(times)
+        volume = patient_volume(patient, patient_beats(patient)).volume_ml(times)
         ef = patient.ef_percent / 100
-        contraction = np.clip((1 - volume / patient.edv_ml) / ef, -0.5, 1.5)
-        return EcgRecord(track, times, contraction.astype(np.float32), ef)
+        return EcgRecord(track, times, contraction_of(volume, patient.edv_ml, patient.edv_ml * (1 - ef)), ef)
 
 
 class RecordedEcgs:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from echopulse.axes import STANDARD_LEADS
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
-from echopulse.models.ef_reader import BEAT_SAMPLES, EfReader, EfReaderConfig
+from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.objectives.motion import ef_error
+from echopulse.signals.track import BEAT_SAMPLES
 from echopulse.training.data import batch_rng
 from echopulse.training.ecg import EcgSource
 from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads

@@ -14,7 +14,8 @@ from echopulse.axes import STANDARD_LEADS, VIEWS
 from echopulse.config import save_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
-from echopulse.models.ecg_encoder import EcgEncoder, sample_fine
+from echopulse.models.detail import DetailNetwork
+from echopulse.models.ecg_encoder import EcgEncoder, sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.text_encoder import TextEncoder, describe
 from echopulse.models.tokenizer import VideoTokenizer
@@ -67,7 +68,7 @@ class GeneratorTask:
         seed: of the batches.
         ecg: pre-trained encoder to start from, of the network's shape.
         text: frozen; half of the windows then come with a description of view and EF.
-        ef_reader: trained; the export holds it beside the generator.
+        ef_reader, detail: trained; the export holds them beside the generator.
 
     Raises:
         InputError: no clip is long enough, or an encoder has another shape.
@@ -84,6 +85,7 @@ class GeneratorTask:
         ecg: EcgEncoder | None = None,
         text: TextEncoder | None = None,
         ef_reader: EfReader | None = None,
+        detail: DetailNetwork | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.model: WindowTransformer = network if isinstance(network, VideoTransformer) else VideoTransformer(network)
@@ -99,7 +101,7 @@ class GeneratorTask:
         if not self.clips:
             raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
-        self._text, self._ef_reader = text, ef_reader
+        self._text, self._ef_reader, self._detail = text, ef_reader, detail
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
@@ -189,10 +191,9 @@ class GeneratorTask:
         logits = model(b.seen, b.known, b.conditions._replace(ecg=features))
         terms = masked_code_loss(logits, b.codes, b.hidden, network.config.factors)
         loss = terms["cross_entropy"]
-        if features.contraction is not None and features.ef is not None:
-            times = b.conditions.frame_times_s.flatten(1)
-            read = sample_fine(features.contraction.unsqueeze(-1), times, network.config.ecg.window_s).squeeze(-1)
-            motion = motion_loss(read, features.ef, b.contraction.flatten(1), b.ef)
+        if features.ef is not None:
+            read = sample_contraction(features, b.conditions.frame_times_s, network.config.ecg.window_s)
+            motion = motion_loss(read.flatten(1), features.ef, b.contraction.flatten(1), b.ef)
             loss, terms = loss + torch.stack(list(motion.values())).sum(), terms | motion
         return loss, terms
 
@@ -214,6 +215,8 @@ class GeneratorTask:
         save_network(model, model.config, folder / "generator")
         if self._ef_reader is not None:
             save_network(self._ef_reader, self._ef_reader.config, folder / "ef_reader")
+        if self._detail is not None:
+            save_network(self._detail, self._detail.config, folder / "detail")
         save_json(
             folder / "index.json",
             {

@@ -6,6 +6,8 @@ from echopulse.errors import InputError
 from echopulse.training.engine import TrainSettings
 from echopulse.training.tokenizer import TokenizerLosses
 
+_TINY = TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+
 
 def tokenizer_recipe(preset: str) -> TrainSettings:
     """Settings of stage one.
@@ -16,7 +18,7 @@ def tokenizer_recipe(preset: str) -> TrainSettings:
         InputError: unknown preset.
     """
     if preset == "tiny":
-        return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+        return _TINY
     if preset in ("compact", "base"):
         return TrainSettings(
             steps=1200,
@@ -49,6 +51,19 @@ def tokenizer_losses(preset: str, steps: int) -> tuple[TokenizerLosses, float]:
     return TokenizerLosses(adversarial="video", adversarial_start=steps * 6 // 10), 0.0
 
 
+def detail_recipe(preset: str) -> TrainSettings:
+    """Settings of the detail network's training, after the tokenizer's.
+
+    Raises:
+        InputError: unknown preset, or `paper`.
+    """
+    if preset in ("compact", "base"):
+        return TrainSettings(
+            steps=2500, batch=8, learning_rate=1e-3, warmup=100, ema_decay=0.99, sample_every=250, log_every=25
+        )
+    return _tiny(preset)
+
+
 def generator_recipe(preset: str) -> TrainSettings:
     """Settings of stage two.
 
@@ -59,7 +74,7 @@ def generator_recipe(preset: str) -> TrainSettings:
         InputError: unknown preset.
     """
     if preset == "tiny":
-        return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+        return _TINY
     if preset == "compact":
         return TrainSettings(
             steps=2300, batch=16, learning_rate=8e-4, warmup=100, ema_decay=0.99, sample_every=100, log_every=10
@@ -118,7 +133,7 @@ def ef_recipe(preset: str) -> TrainSettings:
         InputError: unknown preset, or `paper`.
     """
     if preset == "tiny":
-        return _tiny(preset)
+        return _TINY
     if preset == "compact":
         return TrainSettings(
             steps=4000,
@@ -144,7 +159,7 @@ def segmenter_recipe(preset: str) -> TrainSettings:
         InputError: unknown preset, or `paper`.
     """
     if preset == "tiny":
-        return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+        return _TINY
     if preset == "compact":
         return TrainSettings(
             steps=2500,
@@ -161,4 +176,4 @@ def segmenter_recipe(preset: str) -> TrainSettings:
 def _tiny(preset: str) -> TrainSettings:
     if preset != "tiny":
         raise InputError(f"no recipe for preset {preset!r}; expected tiny, compact or paper")
-    return TrainSettings(steps=20, batch=2, warmup=5, log_every=5, sample_every=20, precision="no")
+    return _TINY

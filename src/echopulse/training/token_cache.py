@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from echopulse.axes import VIEWS
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
+from echopulse.models.checkpoints import write_tensors
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import PHANTOM_VERSION
@@ -106,9 +106,13 @@ def true_contraction(truth: dict[str, Any], num_frames: int) -> np.ndarray:
     result = np.full(num_frames, np.nan, np.float32)
     if all(truth.get(name) is not None for name in ("lv_volume_ml", "edv_ml", "esv_ml")):
         volume = np.asarray(truth["lv_volume_ml"], np.float32)[:num_frames]
-        stroke = max(truth["edv_ml"] - truth["esv_ml"], 1.0)
-        result[: len(volume)] = np.clip((truth["edv_ml"] - volume) / stroke, -0.5, 1.5)
+        result[: len(volume)] = contraction_of(volume, truth["edv_ml"], truth["esv_ml"])
     return result
+
+
+def contraction_of(volume_ml: np.ndarray, edv_ml: float, esv_ml: float) -> np.ndarray:
+    """How far a left ventricle of a volume has contracted, 0 at end-diastole and 1 at end-systole; float32."""
+    return np.clip((edv_ml - volume_ml) / max(edv_ml - esv_ml, 1.0), -0.5, 1.5).astype(np.float32)
 
 
 def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str, index: Path, data: Path) -> None:
@@ -137,9 +141,7 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
         )
     if not clips:
         raise InputError(f"none of the {len(pool)} clips has an ECG; the generator trains on paired clips")
-    temporary = data.with_name(f".{data.name}.part")
-    save_file(tensors, temporary)
-    temporary.replace(data)
+    write_tensors(tensors, data)
     save_json(index, {"key": key, "clips": clips})
 
 

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from echopulse.config import save_json
 from echopulse.errors import InputError
+from echopulse.models.checkpoints import write_tensors
+from echopulse.models.convert.state_file import read_tensors
 
 
 def round_checkpoint(source: Path, folder: Path) -> list[str]:
@@ -28,16 +28,11 @@ def round_checkpoint(source: Path, folder: Path) -> list[str]:
     if not names:
         raise InputError(f"{source} holds no network; expected a checkpoint folder or the export of a run")
     for name in names:
-        file = source / name / "model.safetensors"
-        try:
-            tensors = load_file(file)
-        except (FileNotFoundError, SafetensorError, OSError) as error:
-            raise InputError(f"{file}: cannot be read ({error})") from error
+        tensors = read_tensors(source / name / "model.safetensors")
         place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         rounded = {key: x.to(torch.bfloat16) if x.is_floating_point() else x for key, x in tensors.items()}
-        save_file(rounded, place / ".model.safetensors.part")
-        (place / ".model.safetensors.part").replace(place / "model.safetensors")
+        write_tensors(rounded, place / "model.safetensors")
         shutil.copyfile(source / name / "config.json", place / "config.json")
     if (source / "index.json").is_file():
         shutil.copyfile(source / "index.json", folder / "index.json")

@@ -1,0 +1,57 @@
+"""Losses of the detail network."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+_WINDOW = 7
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def structural_dissimilarity(pictures: Float[Tensor, "n 1 h w"], made: Float[Tensor, "n 1 h w"]) -> Tensor:
+    """One minus the structural similarity of pictures in [0, 1], in square windows of 7 pixels (Wang 2004)."""
+
+    def local(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, _WINDOW, stride=1)
+
+    a, b = pictures.float(), made.float()
+    mean_a, mean_b = local(a), local(b)
+    covariance = local(a * b) - mean_a * mean_b
+    spread = local(a * a) - mean_a.square() + local(b * b) - mean_b.square()
+    structure = (2 * covariance + _C2) / (spread + _C2)
+    return 1 - ((2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1) * structure).mean()
+
+
+def energy_score(
+    true: Float[Tensor, "n c h w"], first: Float[Tensor, "n c h w"], second: Float[Tensor, "n c h w"]
+) -> Tensor:
+    """Energy score of two draws, over square patches of several sizes (Gneiting & Raftery 2007, eq. 22).
+
+    A proper score: the expectation is least where a patch is drawn from the distribution of true patches given what
+    the draw was made from, so neither the mean nor too much noise wins. Channels of a patch are judged together. Beside
+    the patches, two views of them are judged that their distances hardly see: what a small blur takes away, which is
+    fine grain, and, where channels are consecutive frames, the change from one to the next, which is flicker.
+    """
+    total = torch.zeros((), device=true.device)
+    for view in (torch.Tensor.float, _fine, _change)[: 3 if true.shape[1] > 1 else 2]:
+        x, a, b = view(true), view(first), view(second)
+        for side in (2, 4, 8):
+            near = 0.5 * (_distance(x, a, side) + _distance(x, b, side))
+            total = total + (near - 0.5 * _distance(a, b, side)) / side
+    return total
+
+
+def _fine(pictures: Tensor) -> Tensor:
+    x = pictures.float()
+    return x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _change(frames: Tensor) -> Tensor:
+    return frames.float().diff(dim=1)
+
+
+def _distance(a: Tensor, b: Tensor, side: int) -> Tensor:
+    """Mean over patches of their Euclidean distance."""
+    square = (a - b).square().sum(1, keepdim=True)
+    return (F.avg_pool2d(square, side, stride=max(side // 2, 1)) * side**2 + 1e-6).sqrt().mean()

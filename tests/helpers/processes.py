@@ -1,0 +1,28 @@
+"""Worker scripts run by several processes that find each other."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_workers(script: Path, world: int, *arguments: object) -> None:
+    """Runs a script as `world` ranks on this machine and waits until all are done."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = os.pathsep.join(filter(None, sys.path))
+    common = {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-2000:]
