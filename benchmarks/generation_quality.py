@@ -34,11 +34,10 @@ from echopulse.evaluation.synchrony import clip_synchrony, summarize_synchrony
 from echopulse.io.ecg import read_ecg
 from echopulse.io.sets import PreparedSet, write_clip_files, write_manifest
 from echopulse.models.checkpoints import locate_checkpoint
-from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.phantom.series import ClipSeries
 from echopulse.sampling.decode import asked_for
+from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest
 from echopulse.signals import EchoClip
@@ -146,13 +145,14 @@ def _own_ecg(result: Evaluation) -> dict[str, Any]:
 
 
 def _reconstructed(run: Run, true: Path) -> Path:
-    """The true clips through the tokenizer and back."""
+    """The true clips through the tokenizer and back, with speckle drawn where the checkpoint can."""
     folder, clips = run.folder / true.name.replace("true", "reconstruction"), PreparedSet(true)
     if not (folder / "manifest.jsonl").is_file():
-        tokenizer, lines = VideoTokenizer.from_pretrained(run.checkpoint).to(fast_dtype()), []
+        pipeline, lines = Pipeline.load(run.checkpoint), []
         for i in range(len(clips)):
             line = clips.line(i)
-            frames = round_trip(tokenizer, np.array(clips.frames(i)))[0].round().astype(np.uint8)
+            detail = None if pipeline.detail is None else DetailStream(pipeline.detail, [i])
+            frames = round_trip(pipeline.tokenizer, np.array(clips.frames(i)), detail)[0].round().astype(np.uint8)
             clip = EchoClip(frames, line["fps"], view=line["view"], ecg=clips.ecg(i))
             about = {"name": line["id"], "subject": line["subject"], "split": "", "source": "reconstruction"}
             lines.append(write_clip_files(folder, clip, **about))

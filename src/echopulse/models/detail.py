@@ -118,7 +118,26 @@ class DetailNetwork(nn.Module):
         Returns:
             What the known picture gives, and that with d draws of speckle.
         """
-        carried = self._carry(decoded, known, known_decoded, has_known)
+        motion = self.estimate(decoded, known, known_decoded)
+        return self.compose(motion, decoded, known, has_known, material, fresh)
+
+    def estimate(self, decoded: Tensor, known: Tensor, known_decoded: Tensor) -> Float[Tensor, "n m gh gw"]:
+        """Where frames come from in the known picture: displacements of blocks, then scores of its share in pixels."""
+        dtype = self.motion.stem.weight.dtype
+        stack = torch.cat([F.pixel_unshuffle(2 * x - 1, _BLOCK) for x in (decoded, known, known_decoded)], dim=1)
+        return self.motion(stack.to(dtype, memory_format=torch.channels_last)).float()
+
+    def compose(
+        self,
+        motion: Float[Tensor, "n m gh gw"],
+        decoded: Tensor,
+        known: Tensor,
+        has_known: Tensor,
+        material: Tensor,
+        fresh: Tensor,
+    ) -> tuple[Carried, Float[Tensor, "d n 1 h w"]]:
+        """Frames with detail from what `estimate` says; see `forward`."""
+        carried = self._carry(motion, decoded, known, has_known)
         pixels, _, share, flow = (x.detach() for x in carried)
         drawn = [
             self._speckle(pixels, share, torch.cat([displaced(fixed, flow, "nearest"), free], dim=1))
@@ -126,13 +145,10 @@ class DetailNetwork(nn.Module):
         ]
         return carried, torch.stack(drawn)
 
-    def _carry(self, decoded: Tensor, known: Tensor, known_decoded: Tensor, has_known: Tensor) -> Carried:
-        dtype = self.motion.stem.weight.dtype
-        stack = torch.cat([F.pixel_unshuffle(2 * x - 1, _BLOCK) for x in (decoded, known, known_decoded)], dim=1)
-        found = self.motion(stack.to(dtype, memory_format=torch.channels_last)).float()
-        found = found * has_known[:, None, None, None]
-        flow = _BLOCK * F.interpolate(found[:, :2], scale_factor=_BLOCK, mode="bilinear")
-        share = F.pixel_shuffle(found[:, 2:], _BLOCK).sigmoid() * has_known[:, None, None, None]
+    def _carry(self, motion: Tensor, decoded: Tensor, known: Tensor, has_known: Tensor) -> Carried:
+        there = has_known[:, None, None, None]
+        flow = _BLOCK * F.interpolate(there * motion[:, :2], scale_factor=_BLOCK, mode="bilinear")
+        share = there * F.pixel_shuffle(motion[:, 2:], _BLOCK).sigmoid()
         pixels = decoded.float()
         moved = displaced(known.float(), flow, "bicubic")
         return Carried(pixels + share * (moved - pixels), moved, share, flow)

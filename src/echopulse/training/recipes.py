@@ -59,7 +59,7 @@ def detail_recipe(preset: str) -> TrainSettings:
     """
     if preset in ("compact", "base"):
         return TrainSettings(
-            steps=2500, batch=8, learning_rate=1e-3, warmup=100, ema_decay=0.99, sample_every=250, log_every=25
+            steps=2200, batch=8, learning_rate=1e-3, warmup=100, ema_decay=0.99, sample_every=250, log_every=25
         )
     return _tiny(preset)
 
