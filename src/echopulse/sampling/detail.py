@@ -17,7 +17,7 @@ _HOLD = 2.0
 """Weight of a frame's own motion beside that of each neighbour."""
 
 _FRESH = 0.4
-"""Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all of it,
+"""Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all,
 still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum hardly needs it."""
 
 
