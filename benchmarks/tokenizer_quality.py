@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from echopulse.axes import MASK_CLASSES
+from echopulse.cli.reconstruct import round_trip as streamed
 from echopulse.errors import InputError
 from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.pixel import pixel_scores
@@ -71,14 +72,6 @@ def round_trip(tokenizer: VideoTokenizer, frames: np.ndarray, quantize: bool = T
     output = tokenizer(video.expand(-1, -1, tokenizer.config.channels, -1, -1), quantize)
     again = (255 * output.reconstruction[0].float().mean(dim=1)).round().clamp(0, 255)
     return again.byte().numpy(), output.quantized.codes
-
-
-@torch.inference_mode()
-def detailed(tokenizer: VideoTokenizer, network: DetailNetwork, frames: np.ndarray, seed: int) -> np.ndarray:
-    """A clip after coding with the speckle that the detail network draws, uint8."""
-    video = torch.from_numpy(frames)[None, :, None].to(next(tokenizer.parameters()).dtype) / 255
-    again = tokenizer.decode(tokenizer.encode(video.expand(-1, -1, tokenizer.config.channels, -1, -1)))
-    return (255 * DetailStream(network, [seed])(again)[0, :, 0].clamp(0, 1)).round().byte().numpy()
 
 
 # codes ------------------------------------------------------------------------------------------------------
@@ -348,7 +341,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result |= heart(clips, made)
         if options.detail:
             network = DetailNetwork.from_pretrained(options.checkpoint).to(fast_dtype())
-            drawn = [detailed(tokenizer, network, x, seed) for seed, x in enumerate(originals)]
+            streams = (DetailStream(network, [seed]) for seed in range(len(originals)))
+            again = [streamed(tokenizer, x, stream)[0] for x, stream in zip(originals, streams, strict=True)]
+            drawn = [frames.round().astype(np.uint8) for frames in again]
             if options.picture is not None:
                 save_picture(options.picture.with_stem(f"{options.picture.stem}-detail"), originals, drawn)
             found = pixels(originals, drawn) | spectrum(originals, drawn) | heart(clips, drawn)

@@ -116,9 +116,9 @@ def train(
     elif stage == "detail":
         task = _detail_task(preset, config, init, clips, settings, tokenizer)
     elif stage == "generator":
-        start = (preset, config, init)
-        parts = (ecg_init, ef_reader, detail)
-        task = _generator_task(start, clips, settings, tokenizer, parts, text_encoder, output)
+        task = _generator_task(
+            preset, config, init, clips, settings, tokenizer, ecg_init, text_encoder, ef_reader, detail, output
+        )
     elif stage == "ecg":
         task = _ecg_task(preset, config, data, phantom, settings)
     elif stage == "ef":
@@ -194,12 +194,11 @@ def _cached(output: Path, data, tokenizer, slots: int):
 
 
 def _tokenizer(place: Path | None, stage: str):
-    from echopulse.models.checkpoints import find_network, load_network
-    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+    from echopulse.models.tokenizer import VideoTokenizer
 
     if place is None:
         raise InputError(f"training the {stage} needs --tokenizer: the run or checkpoint folder of stage one")
-    return load_network(VideoTokenizer, TokenizerConfig, find_network(place, "tokenizer"))
+    return VideoTokenizer.from_pretrained(place)
 
 
 def _detail_task(preset: str, config: Path | None, init: str | None, data, settings, tokenizer: Path | None):
@@ -214,16 +213,20 @@ def _detail_task(preset: str, config: Path | None, init: str | None, data, setti
 
 
 def _generator_task(
-    start: tuple[str, Path | None, str | None],
+    preset: str,
+    config: Path | None,
+    init: str | None,
     data,
     settings,
     tokenizer: Path | None,
-    parts: tuple[Path | None, Path | None, Path | None],
+    ecg_init: Path | None,
     text_encoder: Path | None,
+    ef_reader: Path | None,
+    detail: Path | None,
     output: Path,
 ):
     from echopulse.models.checkpoints import find_network, load_network
-    from echopulse.models.detail import DetailConfig, DetailNetwork
+    from echopulse.models.detail import DetailNetwork
     from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
     from echopulse.models.ef_reader import EfReader, EfReaderConfig
     from echopulse.models.presets import generator_config
@@ -231,7 +234,6 @@ def _generator_task(
     from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
     from echopulse.training.generator import GeneratorTask
 
-    (preset, config, init), (ecg_init, ef_reader, detail) = start, parts
     network = _tokenizer(tokenizer, "generator")
     begun = None
     if init is not None:
@@ -241,7 +243,7 @@ def _generator_task(
     ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, find_network(ecg_init, "ecg"))
     if ecg is not None:
         shape = replace(shape, ecg=ecg.config)
-    fine = None if detail is None else load_network(DetailNetwork, DetailConfig, find_network(detail, "detail"))
+    fine = None if detail is None else DetailNetwork.from_pretrained(detail)
     reader = None if ef_reader is None else load_network(EfReader, EfReaderConfig, find_network(ef_reader, "ef_reader"))
     text = None if text_encoder is None else TextEncoder(text_encoder)
     if text is not None and begun is None:

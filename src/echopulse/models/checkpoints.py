@@ -84,7 +84,7 @@ def find_network(name: str | Path, network: str) -> Path:
     for folder in (place / "export" / network, place / network, place):
         if (folder / "config.json").is_file():
             return folder
-    if place.exists():
+    if place.exists() or (isinstance(name, Path) and len(place.parts) > 1):  # a path is never a hub id
         raise InputError(f"{place} holds no {network}; expected a run of `train {network}` or a checkpoint folder")
     folder = locate_checkpoint(str(name)) / network
     if not folder.is_dir():

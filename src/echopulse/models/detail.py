@@ -51,6 +51,11 @@ class DetailConfig:
         """Sides of pictures are multiples of this."""
         return max(_BLOCK << (len(self.motion_widths) - 1), _COARSE << (len(self.speckle_widths) - 1))
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raises an InputError for pictures of a size that the network cannot take."""
+        if height % self.reduction or width % self.reduction:
+            raise InputError(f"pictures are {height}x{width}; the detail network takes multiples of {self.reduction}")
+
 
 class Carried(NamedTuple):
     """Frames made from a known picture, n of them.

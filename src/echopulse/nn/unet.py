@@ -30,7 +30,7 @@ class UNet(nn.Module):
         """Height and width are multiples of `2 ** (len(widths) - 1)`."""
         x = self.stem(x)
         skips = []
-        for block, down in zip(self.down_blocks, self.downs, strict=False):
+        for block, down in zip(self.down_blocks[:-1], self.downs, strict=True):
             x = block(x)
             skips.append(x)
             x = down(x)

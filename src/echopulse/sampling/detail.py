@@ -6,12 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from echopulse.errors import InputError
 from echopulse.models.detail import DetailNetwork
 
 _AT_ONCE = 64
 """Frames in one pass, which bounds the memory."""
-
 
 _HOLD = 2.0
 """Weight of a frame's own motion beside that of each neighbour."""
@@ -51,10 +49,8 @@ class DetailStream:
         Raises:
             InputError: sides that the network cannot take.
         """
-        grey, reduction = pixels.float().mean(2, keepdim=True), self._network.config.reduction
-        if any(side % reduction for side in grey.shape[-2:]):
-            height, width = grey.shape[-2:]
-            raise InputError(f"pictures are {height}x{width}; the detail network takes multiples of {reduction}")
+        self._network.config.check_size(*pixels.shape[-2:])
+        grey = pixels.float().mean(2, keepdim=True)
         if self._material is None:
             self._material = self._noise(grey[:, :1])[:, 0]
         if self._known is None:

@@ -75,11 +75,8 @@ class Pipeline:
         self.info, self.dtype, self._text_encoder = info, dtype, text_encoder
         self.critic = None if critic is None else critic.to(dtype).eval()
         self.ef_reader = None if ef_reader is None else ef_reader.float().eval()
-        if detail is not None and any(side % detail.config.reduction for side in self.size):
-            raise InputError(
-                f"pictures are {self.size[0]}x{self.size[1]}; the detail network takes multiples of "
-                f"{detail.config.reduction}"
-            )
+        if detail is not None:
+            detail.config.check_size(*self.size)
         self.detail = None if detail is None else detail.to(dtype).eval()
 
     @classmethod

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from echopulse.errors import InputError
-from echopulse.models.checkpoints import save_network
+from echopulse.models.checkpoints import save_network, write_tensors
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.training.tokenizer import TokenizerTask
 
@@ -56,10 +56,8 @@ def save_adapter(tokenizer: VideoTokenizer, folder: Path, *, base: str) -> None:
         folder: gets `adapter_model.safetensors` and `adapter_config.json`.
         base: name of the network that they belong to.
     """
-    from safetensors.torch import save_file
-
     tensors = {
-        _PREFIX + name.replace(".default.", "."): tensor.detach().cpu().contiguous()
+        _PREFIX + name.replace(".default.", "."): tensor.detach().cpu()
         for name, tensor in tokenizer.state_dict().items()
         if ".lora_" in name
     }
@@ -68,9 +66,7 @@ def save_adapter(tokenizer: VideoTokenizer, folder: Path, *, base: str) -> None:
     config = _config(rank, (name for name in names if not re.fullmatch(TARGETS, name)))
     config.base_model_name_or_path = base
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".adapter_model.safetensors.part"
-    save_file(tensors, temporary)
-    temporary.replace(folder / "adapter_model.safetensors")
+    write_tensors(tensors, folder / "adapter_model.safetensors")
     config.save_pretrained(str(folder))
 
 
