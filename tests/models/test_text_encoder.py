@@ -95,8 +95,9 @@ def test_conditions_with_other_numbers_of_leads_and_words_make_one_batch(
 def test_the_text_reaches_the_clip(model: VideoTransformer, text_encoder: TextEncoder) -> None:
     torch.manual_seed(1)
     tokenizer, model = VideoTokenizer(tokenizer_config("tiny")), deepcopy(model)
-    with torch.no_grad():  # a sharper choice than random weights make
+    with torch.no_grad():  # a sharper choice, and texts further apart, than random weights make
         model.head.weight.mul_(20)
+        model.text[1].weight.mul_(20)
     pipeline = Pipeline(tokenizer, model, {"decoding": {"steps": 2, "guidance": 4.0}}, torch.float32, text_encoder)
     ecg = simulate_clip(sample_patient(1), fps=1.0, seconds=1.0, size=(32, 32), with_masks=False).clip.ecg
     clips = {

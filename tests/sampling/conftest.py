@@ -24,10 +24,11 @@ class KnownAnswer(VideoTransformer):
         self.logits = logits
         self.calls: list[tuple[Tensor, Tensor, Conditions]] = []
 
-    def forward(self, codes: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, codes: Tensor, known: Tensor, conditions: Conditions, places: Tensor | None = None) -> Tensor:
         self.calls.append((codes.clone(), known.clone(), conditions))
         logits = self.logits if isinstance(self.logits, Tensor) else self.logits(conditions)
-        return logits.expand(*codes.shape, sum(self.config.factors))
+        logits = logits.expand(*codes.shape, sum(self.config.factors))
+        return logits if places is None else logits[places]
 
 
 @pytest.fixture(scope="session")

@@ -94,18 +94,6 @@ def test_going_on_from_a_clip_keeps_its_detail(detailed: Pipeline, ecgs: tuple[E
     assert with_detail.shape == without.shape and not np.array_equal(with_detail, without)
 
 
-def test_guidance_alone_is_that_of_clips_without_a_picture(
-    pipeline: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]
-) -> None:
-    request, image = GenerationRequest(seconds=0.3, seed=1), np.full(pipeline.size, 90, np.uint8)
-    one, other, both = (DecodeSettings(steps=2, guidance=w, guidance_alone=a) for w, a in ((1, None), (9, 1), (1, 9)))
-    for picture, same in ((None, (one, other)), (image, (one, both))):
-        clips = [pipeline(ecgs[0], request, image=picture, settings=settings)[0].frames for settings in same]
-        assert np.array_equal(*clips)
-    with pytest.raises(InputError, match="guidance is -1"):
-        DecodeSettings(guidance_alone=-1.0)
-
-
 def test_what_cannot_be_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(InputError, match=r"detail is 1\.5; expected 0 to 1"):
         DecodeSettings(detail=1.5)

@@ -67,20 +67,28 @@ class PublishedGenerator(nn.Module):
         self.head = nn.Linear(c.width, c.num_codes)
 
     def forward(
-        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"], conditions: "Conditions"
-    ) -> Float[Tensor, "b t gh gw k"]:
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"],
+        conditions: "Conditions",
+        places: Bool[Tensor, "b t gh gw"] | None = None,
+    ) -> Float[Tensor, "*n k"]:
         """Logits of every code, asked as `VideoTransformer` is; of the conditions it takes `ecg.tokens` alone."""
         assert isinstance(conditions.ecg, EcgFeatures)
-        return self.logits(torch.where(known, codes, self.config.num_codes), conditions.ecg.tokens)
+        return self.logits(torch.where(known, codes, self.config.num_codes), conditions.ecg.tokens, places)
 
     def logits(
-        self, codes: Int[Tensor, "b t gh gw"], context: Float[Tensor, "b m c"] | None
-    ) -> Float[Tensor, "b t gh gw k"]:
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        context: Float[Tensor, "b m c"] | None,
+        places: Bool[Tensor, "b t gh gw"] | None = None,
+    ) -> Float[Tensor, "*n k"]:
         """Logits of every code.
 
         Args:
             codes: codes, `num_codes` where hidden.
             context: ECG vectors; None runs the network without cross-attention.
+            places: which codes to predict, in one row; all if None.
 
         Raises:
             InputError: more codes than learned positions.
@@ -94,4 +102,4 @@ class PublishedGenerator(nn.Module):
         for position, block in zip(self.positions, self.blocks, strict=True):
             x = rearrange(x + position(x), "b t gh gw d -> b (t gh gw) d")
             x = block(x, bias=bias, context=context).view(*codes.shape, -1)
-        return self.head(self.norm(x))
+        return self.head(self.norm(x if places is None else x[places]))

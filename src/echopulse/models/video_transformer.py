@@ -243,18 +243,24 @@ class VideoTransformer(WindowTransformer):
         return self.ecg(*window)
 
     def forward(
-        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"], conditions: Conditions
-    ) -> Float[Tensor, "b t gh gw k"]:
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"],
+        conditions: Conditions,
+        places: Bool[Tensor, "b t gh gw"] | None = None,
+    ) -> Float[Tensor, "*n k"]:
         """Logits of every code's factors, side by side along the last axis.
 
         Args:
             codes: values where known; anything elsewhere.
             known: which codes may be seen.
             conditions: the rest of what is known.
+            places: which codes to predict, in one row (n, k); all of them (b, t, gh, gw, k) if None.
         """
         if isinstance(conditions.ecg, EcgWindow):
             conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
-        return self.head(self.features(codes, known, conditions))
+        x = self.features(codes, known, conditions)
+        return self.head(x if places is None else x[places])
 
 
 def _by_tensor(function: Callable[..., Tensor], *values: Any) -> Any:

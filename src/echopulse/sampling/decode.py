@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,8 +25,6 @@ class DecodeSettings:
     Attributes:
         steps: passes through the network for one window.
         guidance: weight w of `null + w (conditional − null)`; 1 switches guidance off.
-        guidance_alone: the same for clips that start from no picture; None: no other. Beside a picture, guidance moves
-            what would stand still; without one, it also draws.
         guided_share: first share of the steps that is guided; later ones cost half.
         temperature: of the softmax that codes are drawn from, in the first step.
         final_temperature: what it moves towards, by a straight line that ends after the last step; None: it stays. The
@@ -36,6 +34,10 @@ class DecodeSettings:
             (Lezama 2022); the `confidence` of the draw (Chang 2022); `halton`, evenly spread places (Besnier 2025);
             `auto`, the critic where the checkpoint has one, else confidence.
         detail: share of the detail that the checkpoint's detail network, where there is one, adds to decoded frames.
+        picture_temperature: for clips that start from no picture: draw the first one before all else, at this
+            temperature. It holds the anatomy, which should vary more than motion does; None draws both together.
+        picture_guidance: weight of guidance for that picture; None: no other. Beside a picture, guidance moves what
+            would stand still; without one, it also draws.
     """
 
     steps: int = 8
@@ -46,26 +48,36 @@ class DecodeSettings:
     final_temperature: float | None = None
     order: str = "auto"
     detail: float = 1.0
-    guidance_alone: float | None = None
+    picture_temperature: float | None = None
+    picture_guidance: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 256:
             raise InputError(f"steps is {self.steps}; expected 1 to 256")
-        for guidance in (self.guidance, 1.0 if self.guidance_alone is None else self.guidance_alone):
+        for guidance in (self.guidance, 1.0 if self.picture_guidance is None else self.picture_guidance):
             if not (math.isfinite(guidance) and 0 <= guidance <= 20):
                 raise InputError(f"guidance is {guidance}; expected 0 to 20 (1 switches it off)")
         if not 0 <= self.guided_share <= 1:
             raise InputError(f"guided share is {self.guided_share}; expected 0 to 1")
         if not 0 <= self.choice_temperature <= 100:
             raise InputError(f"choice temperature is {self.choice_temperature}; expected 0 to 100")
-        if not 0 < self.temperature <= 5:
-            raise InputError(f"temperature is {self.temperature}; expected more than 0, at most 5")
+        for temperature in (self.temperature, 1.0 if self.picture_temperature is None else self.picture_temperature):
+            if not 0 < temperature <= 5:
+                raise InputError(f"temperature is {temperature}; expected more than 0, at most 5")
         if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
             raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
             raise InputError(f"order is {self.order!r}; expected one of {', '.join(ORDERS)}")
+
+    @property
+    def of_picture(self) -> "DecodeSettings | None":
+        """How the first picture is drawn where none is given; None: together with the first window."""
+        if self.picture_temperature is None:
+            return None
+        guidance = self.guidance if self.picture_guidance is None else self.picture_guidance
+        return replace(self, temperature=self.picture_temperature, guidance=guidance, picture_temperature=None)
 
     def temperature_at(self, step: int) -> float:
         """Temperature of the draws of a step, the first one being 0."""
@@ -80,7 +92,7 @@ def asked_for(steps: int | None, guidance: float | None) -> dict[str, float]:
         steps: passes through the network for one window.
         guidance: weight, beside a picture or not.
     """
-    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
+    given = {"steps": steps, "guidance": guidance, "picture_guidance": guidance}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -92,6 +104,7 @@ def decode_window(
     settings: DecodeSettings,
     generator: torch.Generator | Sequence[torch.Generator],
     critic: TokenCritic | None = None,
+    fill: Bool[Tensor, "b t gh gw"] | None = None,
 ) -> Int[Tensor, "b t gh gw"]:
     """Fills the hidden codes of a window.
 
@@ -103,6 +116,7 @@ def decode_window(
         settings: how to draw.
         generator: all randomness comes from here; one for each row makes rows independent of each other.
         critic: the generator's, where there is one.
+        fill: which of the hidden codes to fill; the others stay as they came. All if None.
 
     Raises:
         InputError: the settings ask for a critic, and there is none.
@@ -111,62 +125,71 @@ def decode_window(
         raise InputError("order is 'critic', but this checkpoint has none; choose confidence or halton")
     if settings.order not in ("auto", "critic"):
         critic = None
-    open_places = ~known.flatten(1)
-    total = int(open_places.sum(-1).max())
+    fill = ~known if fill is None else ~known & fill
+    known, hidden = known | fill, fill  # seen unless hidden
+    total = int(fill.flatten(1).sum(-1).max())
     turns = _halton_turns(codes.shape, generator) if settings.order == "halton" else None
     for step in range(settings.steps):
         guided = settings.guidance != 1 and step < math.ceil(settings.guided_share * settings.steps)
-        logits = _logits(model, codes, known, conditions, settings.guidance if guided else 1.0)
-        drawn, confidence = draw_codes(logits, model.config.factors, settings.temperature_at(step), generator)
-        codes = torch.where(known, codes, drawn)
+        weight = settings.guidance if guided else 1.0
+        logits = _logits(model, codes, known & ~hidden, hidden, conditions, weight)
+        uniform = _uniform((*codes.shape, len(model.config.factors)), generator)[hidden]
+        drawn, log_p = draw_codes(logits, model.config.factors, settings.temperature_at(step), uniform)
+        codes = codes.masked_scatter(hidden, drawn)
         if step + 1 == settings.steps:
             break
         progress = (step + 1) / settings.steps
         remaining = math.ceil(cosine_share(progress) * total)
         if turns is not None:
-            score, places = -turns, ~known.flatten(1)
+            score, places = -turns, hidden
         else:
+            confidence = torch.zeros(codes.shape).masked_scatter(hidden, log_p)
             score = confidence if critic is None else critic(codes, conditions).float()
             score = score + _gumbel(score.shape, generator) * settings.choice_temperature * (1 - progress)
-            places = ~known.flatten(1) if critic is None else open_places
-        known = ~keep_most_confident(score.flatten(1), places, remaining).view(codes.shape)
+            places = hidden if critic is None else fill
+        hidden = keep_most_confident(score.flatten(1), places.flatten(1), remaining).view(codes.shape)
     return codes
 
 
 def _logits(
-    model: VideoTransformer | PublishedGenerator, codes: Tensor, known: Tensor, conditions: Conditions, guidance: float
-) -> Float[Tensor, "b t gh gw k"]:
-    """Guided logits, both branches in one batch (Ho 2022)."""
+    model: VideoTransformer | PublishedGenerator,
+    codes: Tensor,
+    known: Tensor,
+    hidden: Tensor,
+    conditions: Conditions,
+    guidance: float,
+) -> Float[Tensor, "n k"]:
+    """Guided logits of the hidden codes, both branches in one batch (Ho 2022)."""
     if guidance == 1:
-        return model(codes, known, conditions).float()
+        return model(codes, known, conditions, places=hidden).float()
     both = Conditions.joined([conditions, conditions.without_ecg()])
-    yes, no = model(torch.cat([codes, codes]), torch.cat([known, known]), both).float().chunk(2)
+    codes, known, hidden = (torch.cat([x, x]) for x in (codes, known, hidden))
+    yes, no = model(codes, known, both, places=hidden).float().chunk(2)
     return no + guidance * (yes - no)
 
 
 def draw_codes(
-    logits: Float[Tensor, "b t gh gw k"],
-    factors: tuple[int, ...],
-    temperature: float,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-) -> tuple[Int[Tensor, "b t gh gw"], Float[Tensor, "b t gh gw"]]:
+    logits: Float[Tensor, "*n k"], factors: tuple[int, ...], temperature: float, uniform: Float[Tensor, "*n f"]
+) -> tuple[Int[Tensor, "*n"], Float[Tensor, "*n"]]:
     """Draws every factor and joins them.
 
     Args:
         logits: factors side by side along the last axis.
         factors: their sizes.
         temperature: of the softmax.
-        generator: source of the randomness, on the CPU; None is torch's own.
+        uniform: numbers in [0, 1), one a factor, which say what is drawn: the place on the cumulative probability.
 
     Returns:
         Codes, and their confidence: the log probability of the code drawn.
     """
     parts, confidence = [], torch.zeros(logits.shape[:-1], device=logits.device)
-    for part in logits.split(factors, dim=-1):
-        log_p = torch.log_softmax(part / temperature, dim=-1)
-        index = (log_p + _gumbel(log_p.shape, generator).to(log_p.device)).argmax(-1)
-        confidence += torch.gather(log_p, -1, index.unsqueeze(-1)).squeeze(-1)
-        parts.append(index)
+    for part, place in zip(logits.split(factors, dim=-1), uniform.to(logits.device).unbind(-1), strict=True):
+        p = torch.softmax(part / temperature, dim=-1)
+        reached = p.cumsum(-1)
+        place = (place * reached[..., -1]).unsqueeze(-1)
+        index = torch.searchsorted(reached, place, right=True).clamp(max=part.shape[-1] - 1)
+        confidence += p.gather(-1, index).squeeze(-1).log()
+        parts.append(index.squeeze(-1))
     return join_factors(torch.stack(parts, dim=-1), factors), confidence
 
 
@@ -178,9 +201,12 @@ def _halton_turns(shape: torch.Size, generator: torch.Generator | Sequence[torch
     return torch.stack([halton_rank(grid).roll(shift, dims=(0, 1, 2)) for shift in shifts]).float()
 
 
-def _gumbel(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
-    if generator is None or isinstance(generator, torch.Generator):
-        uniform = torch.rand(shape, generator=generator)
-    else:
-        uniform = torch.stack([torch.rand(shape[1:], generator=row) for row in generator])
-    return -torch.log(-torch.log(uniform.clamp_(1e-9, 1 - 1e-7)))
+def _gumbel(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    return -torch.log(-torch.log(_uniform(shape, generator).clamp_(1e-9, 1 - 1e-7)))
+
+
+def _uniform(shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """Numbers in [0, 1); with a generator for each row, a row's do not depend on the others."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(shape, generator=generator)
+    return torch.stack([torch.rand(shape[1:], generator=row) for row in generator])

@@ -109,6 +109,9 @@ def generate_batch(
         if scene.past is not None:
             row[1 : 1 + OVERLAP] = scene.past[-OVERLAP:]
     made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
+    if given == 0 and settings.of_picture is not None:
+        codes[:, :1] = _first_pictures(model, scenes, settings.of_picture, generators)
+        given = 1
     while made < num_token_frames:
         known = torch.zeros_like(codes, dtype=torch.bool)
         known[:, :given] = True
@@ -120,6 +123,18 @@ def generate_batch(
         codes = torch.cat([codes[:, :1], codes[:, -OVERLAP:], torch.zeros_like(codes[:, 1 + OVERLAP :])], dim=1)
         given = taken = 1 + OVERLAP
         position += c.slots - 1 - OVERLAP
+
+
+def _first_pictures(
+    model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
+) -> Int[Tensor, "b 1 gh gw"]:
+    """Draws the first token frame of each clip; the rest of the window stays hidden."""
+    c = model.config
+    codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
+    fill = torch.zeros_like(codes, dtype=torch.bool)
+    fill[:, 0] = True
+    conditions = Conditions.joined([window_conditions(model, scene, 1) for scene in scenes])
+    return decode_window(model, codes, torch.zeros_like(fill), conditions, settings, generators, fill=fill)[:, :1]
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:

@@ -67,9 +67,10 @@ class CriticTask(GeneratorTask):
         generator = self.generator.to(b.codes.device)
         assert isinstance(b.conditions.ecg, EcgWindow)
         conditions = b.conditions._replace(ecg=generator.encode_ecg(b.conditions.ecg))
-        logits = generator(b.codes, b.known, conditions).float()
-        drawn, _ = draw_codes(logits, generator.config.factors, 1.0, None)
-        return torch.where(b.hidden, drawn, b.codes), conditions
+        logits = generator(b.codes, b.known, conditions, places=b.hidden).float()
+        factors = generator.config.factors
+        drawn, _ = draw_codes(logits, factors, 1.0, torch.rand(len(logits), len(factors)))
+        return b.codes.masked_scatter(b.hidden, drawn), conditions
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
         """Truth (white: real) above the critic's probability, the slots of a window side by side; four windows."""
