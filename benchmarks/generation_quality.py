@@ -78,9 +78,11 @@ class Run:
         synthesize_set(true, folder, settings, workers=self.workers)
         return folder
 
-    def evaluated(self, name: str, true: Path, made: Path, *controls: Path) -> Evaluation:
+    def evaluated(
+        self, name: str, true: Path, made: Path, *controls: Path, networks: tuple[str, ...] = ("echo", "transnetv2")
+    ) -> Evaluation:
         """What `echopulse evaluate` says, kept in `metrics-NAME.json`."""
-        settings = EvaluationSettings(networks=("echo", "transnetv2"), workers=self.workers)
+        settings = EvaluationSettings(networks=networks, workers=self.workers)
         result = evaluate(true, [made], settings, self.folder / "cache", controls=controls)
         write_metrics(result.metrics, self.folder / f"metrics-{name}.json")
         return result
@@ -97,7 +99,7 @@ def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
     alone = run.evaluated(f"{view}-ecg", true, run.made(true, "ecg"))
     coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
     m = first.metrics
-    result = {"ecg+image": _headline(m), "ecg": _headline(alone.metrics), "floor": _timing(m["synchrony_reference"])}
+    result = {"ecg+image": headline(m), "ecg": headline(alone.metrics), "floor": _timing(m["synchrony_reference"])}
     result["ecg"]["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
     result["frozen_ssim"] = m["pixel"]["frozen"]["ssim"]
     result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
@@ -123,7 +125,8 @@ def control_part(run: Run, view: str, num: int) -> dict[str, Any]:
     }
 
 
-def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """EF, SSIM and timing."""
     ef, pixel = metrics["ef"] or {}, metrics["pixel"] or {}
     kept = {f"ef_{name}": ef.get(name) for name in ("mae", "rmse", "r2", "bias", "spread", "n")}
     rejected = metrics["segmenter"]["rejected_generated"]["share"]

@@ -1,14 +1,16 @@
 """What the generator may and may not depend on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from echopulse.errors import InputError
+from echopulse.models.ecg_encoder import EcgEncoderConfig
 from echopulse.models.presets import PRESETS, generator_config, tokenizer_config
-from echopulse.models.video_transformer import Conditions, GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
 
 MakeConditions = Callable[..., Conditions]
 
@@ -124,6 +126,25 @@ def test_shorter_windows_are_fine(
     assert _run(generator, codes[:, :3], known[:, :3], make_conditions(slots=3)).shape == (1, 3, 8, 8, 20)
 
 
+def test_pooled_ecg_is_one_vector_without_time(
+    generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
+) -> None:
+    pooled = VideoTransformer(replace(generator.config, pooled_ecg=True)).eval()
+    pooled.load_state_dict(generator.state_dict())
+    usual = make_conditions()
+    assert isinstance(usual.ecg, EcgWindow)
+    later = usual._replace(ecg=usual.ecg._replace(marks=usual.ecg.marks.roll(40, 1)))
+    other = usual._replace(ecg=usual.ecg._replace(ecg=2 * usual.ecg.ecg))
+    assert torch.equal(_run(pooled, codes, known, usual), _run(pooled, codes, known, later))
+    assert not torch.allclose(_run(generator, codes, known, usual), _run(generator, codes, known, later), atol=1e-3)
+    assert not torch.allclose(_run(pooled, codes, known, usual), _run(pooled, codes, known, other), atol=1e-4)
+    with torch.inference_mode():
+        features = pooled.encode_ecg(usual.ecg)
+        whole = generator.encode_ecg(usual.ecg)
+    assert features.tokens.shape[1] == 1
+    torch.testing.assert_close(features.tokens[:, 0], whole.tokens.mean(1))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_of_both_networks_belong_together(preset: str) -> None:
     tokenizer, generator = tokenizer_config(preset), generator_config(preset)
@@ -137,6 +158,7 @@ def test_presets_of_both_networks_belong_together(preset: str) -> None:
         (dict(slots=1), "slots = 1"),
         (dict(cross_every=0), "cross_every = 0"),
         (dict(depth=2, cross_every=3), "cross_every = 3"),
+        (dict(pooled_ecg=True, ecg=EcgEncoderConfig(reads_motion=True)), "leaves no time in the ECG"),
     ],
 )
 def test_impossible_configs_are_refused(change: dict, message: str) -> None:

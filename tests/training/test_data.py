@@ -13,6 +13,7 @@ import torch
 from echopulse.errors import InputError
 from echopulse.models.presets import PRESETS, generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import EcgWindow
 from echopulse.nn.precision import fast_dtype
 from echopulse.training import token_cache
 from echopulse.training.data import ClipPool, batch_rng, sample_videos
@@ -160,3 +161,16 @@ def test_unknown_recipe_is_refused(recipe: Callable[[str], Any]) -> None:
 def test_windows_need_long_enough_clips(clips: list[CachedClip], frozen_tokenizer: VideoTokenizer) -> None:
     task = GeneratorTask(replace(generator_config("tiny"), slots=12), clips, frozen_tokenizer, batch=2)
     assert len(task.clips) == 4 and task.batch(0, 0).codes.shape == (2, 12, 8, 8)
+
+
+def test_ecg_mask_hides_leads_and_spans(clips: list[CachedClip], frozen_tokenizer: VideoTokenizer) -> None:
+    full, gaps = {}, {}
+    for mask in (True, False):
+        task = GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=32, ecg_mask=mask)
+        ecg = task.batch(0, 0).conditions.ecg
+        assert isinstance(ecg, EcgWindow)
+        full[mask] = ecg.present.all(1).float().mean()
+        silent = (ecg.ecg == 0).all(1).float().mean(1)  # share of the samples where no lead holds anything
+        gaps[mask] = (silent > 0.02).float().mean()
+    assert full[False] == 1 and full[True] < 0.8
+    assert gaps[True] > gaps[False] + 0.1

@@ -81,6 +81,13 @@ class EcgFeatures(NamedTuple):
     contraction: Float[Tensor, "b q"] | None = None
     ef: Float[Tensor, " b"] | None = None
 
+    def without_time(self) -> "EcgFeatures":
+        """One vector in place of the sequence, the mean of the visible embeddings, and no fine features."""
+        seen = self.visible.unsqueeze(-1).to(self.tokens.dtype)
+        mean = (self.tokens * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
+        visible = self.visible.any(1, keepdim=True)
+        return EcgFeatures(mean, torch.zeros_like(self.token_times_s[:, :1]), visible, torch.zeros_like(self.fine))
+
 
 class EcgEncoder(nn.Module):
     """Encodes a window of ECG, any subset of the 12 standard leads.

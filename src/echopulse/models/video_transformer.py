@@ -31,6 +31,7 @@ class GeneratorConfig:
         position_bias: 3-D continuous position bias (the paper) beside learned positions.
         ecg: the ECG encoder.
         text_width: width of the text encoder's embeddings (512 for T5 small); 0 without text.
+        pooled_ecg: the whole ECG window as one vector, as in the released code, to compare with.
     """
 
     factors: tuple[int, ...] = (8192,)
@@ -46,6 +47,7 @@ class GeneratorConfig:
     position_bias: bool = True
     ecg: EcgEncoderConfig = field(default_factory=EcgEncoderConfig)
     text_width: int = 0
+    pooled_ecg: bool = False
 
     def __post_init__(self) -> None:
         if self.slots < 4:
@@ -54,6 +56,8 @@ class GeneratorConfig:
             raise InputError(f"generator cross_every = {self.cross_every}; expected 1 to the depth, {self.depth}")
         if self.text_width < 0:
             raise InputError(f"generator text_width = {self.text_width}; expected 0, no text, or the encoder's width")
+        if self.pooled_ecg and self.ecg.reads_motion:
+            raise InputError("generator pooled_ecg leaves no time in the ECG; set ecg.reads_motion to false")
 
 
 class EcgWindow(NamedTuple):
@@ -240,7 +244,8 @@ class VideoTransformer(WindowTransformer):
     def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
         """The ECG's features; they do not change while one window is decoded."""
         assert self.ecg is not None
-        return self.ecg(*window)
+        features = self.ecg(*window)
+        return features.without_time() if self.config.pooled_ecg else features
 
     def forward(
         self,

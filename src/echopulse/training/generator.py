@@ -69,6 +69,7 @@ class GeneratorTask:
         ecg: pre-trained encoder to start from, of the network's shape.
         text: frozen; half of the windows then come with a description of view and EF.
         ef_reader, detail: trained; the export holds them beside the generator.
+        ecg_mask: hide leads and spans of the ECG.
 
     Raises:
         InputError: no clip is long enough, or an encoder has another shape.
@@ -86,6 +87,7 @@ class GeneratorTask:
         text: TextEncoder | None = None,
         ef_reader: EfReader | None = None,
         detail: DetailNetwork | None = None,
+        ecg_mask: bool = True,
     ) -> None:
         torch.manual_seed(seed)
         self.model: WindowTransformer = network if isinstance(network, VideoTransformer) else VideoTransformer(network)
@@ -101,7 +103,7 @@ class GeneratorTask:
         if not self.clips:
             raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
-        self._text, self._ef_reader, self._detail = text, ef_reader, detail
+        self._text, self._ef_reader, self._detail, self._ecg_mask = text, ef_reader, detail, ecg_mask
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
@@ -167,11 +169,11 @@ class GeneratorTask:
         ecg = np.zeros((len(STANDARD_LEADS), samples), np.float32)
         ecg[track.lead_ids] = rows
         present = np.zeros(len(STANDARD_LEADS), bool)
-        present[draw_leads(rng, track.lead_ids)] = True
+        present[draw_leads(rng, track.lead_ids) if self._ecg_mask else track.lead_ids] = True
         ecg = add_gain_and_noise(rng, ecg)
         times = middle_s + (np.arange(samples) - samples // 2) / TRACK_RATE_HZ
         marks = draw_marks(rng, track.r_times_s, times)
-        if rng.uniform() < 0.3:
+        if self._ecg_mask and rng.uniform() < 0.3:
             start, length = rng.integers(samples), int(rng.uniform(0.1, 1.2) * TRACK_RATE_HZ)
             ecg[:, start : start + length] = 0
             if rng.uniform() < 0.5:
