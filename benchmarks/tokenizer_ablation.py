@@ -1,10 +1,13 @@
-"""Which quantizer, and what do the perceptual and adversarial losses buy? Six networks at equal steps.
+"""Which quantizer, what does it cost, and what do the perceptual and adversarial losses buy? Networks at equal steps.
 
     python benchmarks/tokenizer_ablation.py -o RUNS --data SET... --test HELD-OUT... [--preset base] [--steps 600]
+                                            [--arms fsq-perceptual lfq-perceptual ...]
 
-LFQ, FSQ and BSQ with as many bits as the preset's codebook, each with and without the perceptual and adversarial terms
-of the preset's recipe; all else is equal. Each arm is a run in its own folder: one that is finished is not repeated,
-one that was stopped goes on where it was. The last line is JSON.
+LFQ, FSQ and BSQ with as many bits as the preset's codebook, and none (trained and measured without rounding), each with
+the pixel error alone, with the recipe's perceptual term beside it, and with a video discriminator from half of the
+steps on; all else is equal. `cost_db` is what rounding takes of the PSNR, against `none` with the same losses, if that
+was asked for too. Each arm is a run in its own folder: one that is finished is not repeated, one that was stopped goes
+on where it was. The last line is JSON.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenizer_quality import measure, read_clips
+from tokenizer_quality import measure, pixels, read_clips, round_trip, spectrum
 
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
@@ -28,19 +31,24 @@ from echopulse.training.engine import train
 from echopulse.training.recipes import tokenizer_losses, tokenizer_recipe
 from echopulse.training.tokenizer import tokenizer_task
 
-COLUMNS = ("psnr", "ssim", "share_of_codes", "bits_per_token", "spectrum_low", "spectrum_high", "minutes")
+COLUMNS = ("psnr", "cost_db", "ssim", "share_of_codes", "bits_per_token", "spectrum_low", "spectrum_high", "minutes")
+FREE = "none"
+LOSSES = ("pixels", "perceptual", "adversarial")
 
 
 def quantizers(preset: str) -> dict[str, TokenizerConfig]:
-    """The preset's network with each quantizer; binary ones have the bits of its codebook, rounded."""
+    """The preset's network without rounding and with each quantizer; binary ones have its codebook's bits, rounded."""
     config = tokenizer_config(preset)
     bits = round(math.log2(math.prod(config.quantizer.levels)))
     binary = {kind: QuantizerConfig(kind=kind, levels=(2,) * bits, group=bits) for kind in ("lfq", "bsq")}
     assert config.quantizer.kind == "fsq"
-    return {kind: replace(config, quantizer=each) for kind, each in (binary | {"fsq": config.quantizer}).items()}
+    kinds = {FREE: config.quantizer} | binary | {"fsq": config.quantizer}
+    return {kind: replace(config, quantizer=each) for kind, each in kinds.items()}
 
 
-def run_arm(folder: Path, config: TokenizerConfig, texture: bool, options: argparse.Namespace) -> dict[str, Any]:
+def run_arm(
+    folder: Path, config: TokenizerConfig, rounds: bool, kind: str, options: argparse.Namespace
+) -> dict[str, Any]:
     """Trains and measures one network, as far as that is not done yet."""
     result = folder / "result.json"
     asked = {name: getattr(options, name) for name in ("preset", "steps", "batch", "seed", "clips", "frames")}
@@ -53,9 +61,12 @@ def run_arm(folder: Path, config: TokenizerConfig, texture: bool, options: argpa
     recipe = tokenizer_recipe(options.preset)
     settings = replace(recipe, steps=options.steps, batch=options.batch or recipe.batch, seed=options.seed)
     losses, textures = tokenizer_losses(options.preset, options.steps)
-    losses = replace(losses, continuous_steps=min(losses.continuous_steps, options.steps // 5))
-    if not texture:
+    free_steps = min(losses.continuous_steps, options.steps // 5) if rounds else options.steps
+    losses = replace(losses, continuous_steps=free_steps)
+    if kind == "pixels":
         losses = replace(losses, perceptual="none", adversarial="none")
+    elif kind == "adversarial":
+        losses = replace(losses, adversarial="video", adversarial_start=options.steps // 2)
     task = tokenizer_task(
         config, options.data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures
     )
@@ -64,7 +75,13 @@ def run_arm(folder: Path, config: TokenizerConfig, texture: bool, options: argpa
     train(task, settings, folder, resume=resume, quiet=True)
     minutes = (time.monotonic() - begin) / 60
     network = VideoTokenizer.from_pretrained(folder).to(fast_dtype())
-    figures, _ = measure(network, read_clips(options.test, options.frames, options.clips))
+    clips = read_clips(options.test, options.frames, options.clips)
+    if rounds:
+        figures, _ = measure(network, clips)
+    else:
+        originals = [clip.frames for clip in clips]
+        made = [round_trip(network, frames, quantize=False)[0] for frames in originals]
+        figures = pixels(originals, made) | spectrum(originals, made)
     save_json(result, {"asked": asked, "minutes": minutes, "resumed": resume} | figures)
     return load_json(result)
 
@@ -78,18 +95,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="base", choices=("base", "compact"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, help="clips a step, in place of the recipe's")
+    arms = [f"{quantizer}-{kind}" for quantizer in (FREE, "lfq", "bsq", "fsq") for kind in LOSSES]
+    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM", help=", ".join(arms))
     parser.add_argument("--clips", type=int, default=40, help="at most so many to test on")
     parser.add_argument("--frames", type=int, default=75, help="of a clip to test on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     table = {}
     try:
-        print(f"{'arm':14}" + "".join(f"{name:>16}" for name in COLUMNS))
-        for kind, config in quantizers(options.preset).items():
-            for texture in (False, True):
-                arm = f"{kind}-{'texture' if texture else 'pixels'}"
-                table[arm] = run_arm(options.output / arm, config, texture, options)
-                print(f"{arm:14}" + "".join(f"{table[arm][name]:16.4g}" for name in COLUMNS), flush=True)
+        print(f"{'arm':18}" + "".join(f"{name:>16}" for name in COLUMNS))
+        for quantizer, config in quantizers(options.preset).items():
+            for kind in LOSSES:
+                arm = f"{quantizer}-{kind}"
+                if arm not in options.arms:
+                    continue
+                row = table[arm] = run_arm(options.output / arm, config, quantizer != FREE, kind, options)
+                free = table.get(f"{FREE}-{kind}")
+                row["cost_db"] = None if free is None else free["psnr"] - row["psnr"]
+                shown = (f"{'-' if row.get(name) is None else format(row[name], '.4g'):>16}" for name in COLUMNS)
+                print(f"{arm:18}" + "".join(shown), flush=True)
     except InputError as error:
         parser.error(str(error))
     print(json.dumps(table))

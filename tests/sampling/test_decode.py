@@ -305,3 +305,12 @@ def test_temperature_moves_towards_its_end(known_answer: Callable, conditions: C
 def test_impossible_settings_are_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DecodeSettings(**change)
+
+
+def test_ef_contrast_spreads_what_is_told_around_the_middle() -> None:
+    plain, wide = DecodeSettings(), DecodeSettings(ef_contrast=1.5)
+    assert plain.told(0.3) == pytest.approx(0.3) and math.isnan(wide.told(math.nan))
+    assert [wide.told(ef) for ef in (0.6, 0.5, 0.7)] == pytest.approx([0.6, 0.45, 0.75])
+    assert wide.told(0.1) == 0.05 and wide.told(0.8) == 0.85, "kept within what it was trained on"
+    with pytest.raises(InputError, match="EF contrast is 0"):
+        DecodeSettings(ef_contrast=0.0)

