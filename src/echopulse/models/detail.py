@@ -123,19 +123,32 @@ class DetailNetwork(nn.Module):
         Returns:
             What the known picture gives, and that with d draws of speckle.
         """
-        carried = self._carry(self._motion(decoded, known, known_decoded), decoded, known, has_known)
+        motion = self.estimate(decoded, known, known_decoded)
+        return self.compose(motion, decoded, known, has_known, material, fresh)
+
+    def estimate(self, decoded: Tensor, known: Tensor, known_decoded: Tensor) -> Float[Tensor, "n m gh gw"]:
+        """Where frames come from in the known picture: displacements of blocks, then scores of its share in pixels."""
+        dtype = self.motion.stem.weight.dtype
+        stack = torch.cat([F.pixel_unshuffle(2 * x - 1, _BLOCK) for x in (decoded, known, known_decoded)], dim=1)
+        return self.motion(stack.to(dtype, memory_format=torch.channels_last)).float()
+
+    def compose(
+        self,
+        motion: Float[Tensor, "n m gh gw"],
+        decoded: Tensor,
+        known: Tensor,
+        has_known: Tensor,
+        material: Tensor,
+        fresh: Tensor,
+    ) -> tuple[Carried, Float[Tensor, "d n 1 h w"]]:
+        """Frames with detail from what `estimate` says; see `forward`."""
+        carried = self._carry(motion, decoded, known, has_known)
         pixels, _, share, flow = (x.detach() for x in carried)
         drawn = [
             self._speckle(pixels, share, torch.cat([displaced(fixed, flow, "nearest"), free], dim=1))
             for fixed, free in zip(material, fresh, strict=True)
         ]
         return carried, torch.stack(drawn)
-
-    def _motion(self, decoded: Tensor, known: Tensor, known_decoded: Tensor) -> Float[Tensor, "n m gh gw"]:
-        """Where frames come from in the known picture: displacements of blocks, then scores of its share in pixels."""
-        dtype = self.motion.stem.weight.dtype
-        stack = torch.cat([F.pixel_unshuffle(2 * x - 1, _BLOCK) for x in (decoded, known, known_decoded)], dim=1)
-        return self.motion(stack.to(dtype, memory_format=torch.channels_last)).float()
 
     def _carry(self, motion: Tensor, decoded: Tensor, known: Tensor, has_known: Tensor) -> Carried:
         there = has_known[:, None, None, None]

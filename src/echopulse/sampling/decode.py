@@ -30,6 +30,8 @@ class DecodeSettings:
     Attributes:
         steps: passes through the network for one window.
         guidance: weight w of `null + w (conditional − null)`; 1 switches guidance off.
+        guidance_alone: the same for clips that start from no picture; None: no other. Beside a picture, guidance has to
+            move what would stand still.
         guided_share: first share of the steps that is guided; later ones cost half.
         temperature: of the softmax that codes are drawn from, in the first step.
         final_temperature: what it moves towards, by a straight line that ends after the last step; None: it stays. The
@@ -55,12 +57,14 @@ class DecodeSettings:
     detail: float = 1.0
     picture_temperature: float | None = None
     ef_contrast: float = 1.0
+    guidance_alone: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
             raise InputError(f"steps is {self.steps}; expected 1 to {_MAX_STEPS}")
-        if not (math.isfinite(self.guidance) and 0 <= self.guidance <= 20):
-            raise InputError(f"guidance is {self.guidance}; expected 0 to 20 (1 switches it off)")
+        for guidance in (self.guidance, 1.0 if self.guidance_alone is None else self.guidance_alone):
+            if not (math.isfinite(guidance) and 0 <= guidance <= 20):
+                raise InputError(f"guidance is {guidance}; expected 0 to 20 (1 switches it off)")
         if not 0 <= self.guided_share <= 1:
             raise InputError(f"guided share is {self.guided_share}; expected 0 to 1")
         if not 0 <= self.choice_temperature <= 100:
@@ -115,9 +119,9 @@ def asked_for(steps: int | None, guidance: float | None) -> dict[str, float]:
 
     Args:
         steps: passes through the network for one window.
-        guidance: weight.
+        guidance: weight, beside a picture or not.
     """
-    given = {"steps": steps, "guidance": guidance}
+    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -11,7 +11,10 @@ from echopulse.models.detail import DetailNetwork
 _AT_ONCE = 64
 """Frames in one pass, which bounds the memory."""
 
-_FRESH = 0.3
+_HOLD = 2.0
+"""Weight of a frame's own motion beside that of each neighbour."""
+
+_FRESH = 0.4
 """Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all,
 still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum hardly needs it."""
 
@@ -38,6 +41,7 @@ class DetailStream:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._known = None if known is None else (known[0].float(), known[1].float())
         self._material: Tensor | None = None
+        self._before: Tensor | None = None  # motion in the last frame so far
 
     def __call__(self, pixels: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f 1 h w"]:
         """The next decoded frames with their detail; grey levels in [0, 1], a little beyond where speckle is bright.
@@ -64,12 +68,23 @@ class DetailStream:
             return grey
         assert self._material is not None
         picture, coded, material = (x[:, None].expand(-1, f, -1, -1, -1) for x in (*known, self._material))
+        motion = torch.cat([self._network.estimate(*part) for part in _parts(grey, picture, coded)])
+        motion = self._steadied(motion.unflatten(0, (b, f))) if has_known else motion.unflatten(0, (b, f))
         fresh, made = _FRESH * self._noise(grey), []
-        for decoded, known_picture, known_decoded, fixed, free in _parts(grey, picture, coded, material, fresh):
+        for moves, decoded, known_picture, fixed, free in _parts(motion, grey, picture, material, fresh):
             there = torch.full((len(decoded),), has_known)
-            given = (decoded, known_picture, known_decoded, there)
-            made.append(self._network(*given, fixed[None], free[None])[1][0])
+            made.append(self._network.compose(moves, decoded, known_picture, there, fixed[None], free[None])[1][0])
         return torch.cat(made).unflatten(0, (b, f))
+
+    def _steadied(self, motion: Float[Tensor, "b f m gh gw"]) -> Float[Tensor, "b f m gh gw"]:
+        """The weighted mean with the frames before and after, for codes drawn at random tremble.
+
+        The last frame of a piece stands in for the one after it.
+        """
+        before = motion[:, :1] if self._before is None else self._before
+        self._before = motion[:, -1:]
+        padded = torch.cat([before, motion, motion[:, -1:]], dim=1)
+        return (padded[:, :-2] + _HOLD * padded[:, 1:-1] + padded[:, 2:]) / (2 + _HOLD)
 
     def _noise(self, grey: Tensor) -> Tensor:
         """(b, f, k, h, w), of each clip from its own source."""

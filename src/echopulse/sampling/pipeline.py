@@ -220,6 +220,8 @@ class Pipeline:
         clock = _Stopwatch()
         with torch.inference_mode():
             scenes = [self._scene(take, track, settings) for take, track in zip(takes, tracks, strict=True)]
+            if scenes[0].first is None and settings.guidance_alone is not None:
+                settings = replace(settings, guidance=settings.guidance_alone)
             seeds = [take.request.seed for take in takes]
             wanted = (left + 1) // 2 if scenes[0].past is not None else left // 2 + 1
             codes = clock.watch(generate_batch(self.generator, scenes, wanted, settings, seeds, self.critic))
