@@ -51,21 +51,25 @@ def configs() -> dict[str, tuple[GeneratorConfig, bool]]:
 
 
 def decodings(shipped: dict[str, Any], critic: bool) -> dict[str, dict[str, Any]]:
-    """Ways to decode the trained checkpoint: as shipped, and with one thing changed."""
+    """Ways to decode the trained checkpoint: as shipped (by confidence), and with one thing changed."""
     ways = {"as shipped": {}, "no guidance": {"guidance": 1.0}}
-    ways |= {order: {"order": order} for order in ("confidence", "halton", *(("critic",) if critic else ()))}
+    ways |= {order: {"order": order} for order in ("halton", *(("critic",) if critic else ()))}
     return {name: shipped | change for name, change in ways.items()}
 
 
 def train_arm(
-    folder: Path, config: GeneratorConfig, mask: bool, clips: list[CachedClip], options: Namespace
+    folder: Path,
+    config: GeneratorConfig,
+    mask: bool,
+    clips: list[CachedClip],
+    tokenizer: VideoTokenizer,
+    options: Namespace,
 ) -> dict[str, Any]:
-    """Trains one network as far as that is not done, and gives its cross-entropy and minutes."""
+    """Trains one network as far as that is not done, and gives the minutes that it took."""
     done = folder / "trained.json"
-    recipe = replace(generator_recipe("compact"), steps=options.steps, batch=options.batch, seed=options.seed)
-    tokenizer = VideoTokenizer.from_pretrained(options.tokenizer)
-    reader = load_network(EfReader, EfReaderConfig, find_network(options.ef_reader, "ef_reader"))
     if not done.exists():
+        recipe = replace(generator_recipe("compact"), steps=options.steps, batch=options.batch, seed=options.seed)
+        reader = load_network(EfReader, EfReaderConfig, find_network(options.ef_reader, "ef_reader"))
         task = GeneratorTask(
             config, clips, tokenizer, batch=recipe.batch, seed=recipe.seed, ef_reader=reader, ecg_mask=mask
         )
@@ -75,21 +79,24 @@ def train_arm(
     return load_json(done)
 
 
-def cross_entropy(checkpoint: Path, test: Path, options: Namespace) -> float:
+def cross_entropy(checkpoint: Path, test: Path, tokenizer: VideoTokenizer, cache: Path) -> float:
     """Of hidden codes of held-out clips, ECGs as recorded; the same masks for every network."""
     network = load_network(VideoTransformer, GeneratorConfig, find_network(str(checkpoint), "generator"))
-    tokenizer = VideoTokenizer.from_pretrained(options.tokenizer)
-    clips = build_token_cache(options.folder / "test-cache", [test], tokenizer, 2 * network.config.slots - 1)
+    clips = build_token_cache(cache, [test], tokenizer, 2 * network.config.slots - 1)
     task = GeneratorTask(network, clips, tokenizer, batch=8, seed=1, ecg_mask=False)
     with torch.inference_mode():
         terms = [task.losses(network, task.batch(step, 0), step)[1] for step in range(TESTED_BATCHES)]
     return float(np.mean([float(term["cross_entropy"]) for term in terms]))
 
 
+def _run(folder: Path, checkpoint: str | Path) -> Run:
+    return Run(Namespace(folder=folder, workers=2, checkpoint=str(checkpoint), steps=None, guidance=None))
+
+
 def measured(folder: Path, checkpoint: Path, decoding: dict[str, Any], tests: dict[str, Path]) -> dict[str, Any]:
     """EF, timing and similarity of clips from ECG and picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(Namespace(folder=folder, workers=2, checkpoint=str(checkpoint), steps=None, guidance=None))
+    run = _run(folder, checkpoint)
     run.decoding = decoding
     values = {}
     for device, true in tests.items():
@@ -120,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for device, folder in tests.items():
         series = ClipSeries(view="a4c", device=device)
         simulate_set(folder, series, num=options.patients, seed=FIRST_SEED["a4c"], workers=2)
-    shipped = Run(Namespace(folder=None, workers=2, checkpoint=options.checkpoint, steps=None, guidance=None))
+    shipped = _run(options.folder, options.checkpoint)
     table: dict[str, dict[str, Any]] = {}
 
     def report(name: str, values: dict[str, Any]) -> None:
@@ -133,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         clips = build_token_cache(options.folder / "cache", list(options.data), tokenizer, 2 * slots - 1)
         for name, (config, mask) in configs().items():
             folder = options.folder / name
-            values = train_arm(folder, config, mask, clips, options)
-            values["cross_entropy"] = cross_entropy(folder, tests["hospital"], options)
+            values = train_arm(folder, config, mask, clips, tokenizer, options)
+            values["cross_entropy"] = cross_entropy(folder, tests["hospital"], tokenizer, options.folder / "test-cache")
             report(name, values | measured(folder / "made", folder / "export", shipped.decoding, tests))
     for name, decoding in decodings(shipped.decoding, options.critic is not None).items():
         checkpoint = options.critic if name == "critic" else shipped.checkpoint

@@ -19,7 +19,9 @@ ORDERS = ("auto", "critic", "confidence", "halton")
 EF_MIDDLE = 0.6
 """The ejection fraction that `DecodeSettings.ef_contrast` leaves as it is."""
 
-_EF_RANGE = 0.05, 0.85  # what a generator is told is kept within
+EF_RANGE = 0.05, 0.85
+"""What a generator is told of an ejection fraction, and what is read of one, is kept within."""
+
 _MAX_STEPS = 256
 
 
@@ -106,7 +108,7 @@ class DecodeSettings:
         """What the generator is told for an ejection fraction between 0 and 1; NaN stays."""
         if math.isnan(ef):
             return ef
-        return min(max(EF_MIDDLE + self.ef_contrast * (ef - EF_MIDDLE), _EF_RANGE[0]), _EF_RANGE[1])
+        return min(max(EF_MIDDLE + self.ef_contrast * (ef - EF_MIDDLE), EF_RANGE[0]), EF_RANGE[1])
 
     def temperature_at(self, step: int) -> float:
         """Temperature of the draws of a step, the first one being 0."""

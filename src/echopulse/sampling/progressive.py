@@ -17,13 +17,12 @@ from echopulse.axes import STANDARD_LEADS
 from echopulse.models.critic import TokenCritic
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
-from echopulse.sampling.decode import DecodeSettings, decode_window
+from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
 from echopulse.signals.track import BEAT_SAMPLES, EcgTrack
 
 OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
 
-_EF_RANGE = 0.05, 0.85  # what is read of an EF is kept within
 _EF_WINDOWS = 8  # of an ECG, at most, that its EF is read from
 
 
@@ -109,13 +108,12 @@ def generate_batch(
         if scene.past is not None:
             row[1 : 1 + OVERLAP] = scene.past[-OVERLAP:]
     made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
-    if given == 0 and settings.of_picture is not None:
-        codes[:, :1] = _first_pictures(model, scenes, settings.of_picture, generators)
-        given = 1
     while made < num_token_frames:
+        conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
+        if given == 0 and settings.of_picture is not None:
+            codes, given = _with_first_pictures(model, codes, conditions, settings.of_picture, generators), 1
         known = torch.zeros_like(codes, dtype=torch.bool)
         known[:, :given] = True
-        conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
         codes = decode_window(model, codes, known, conditions, settings, generators, critic)
         fresh = codes[:, taken : taken + num_token_frames - made]
         yield fresh
@@ -125,16 +123,18 @@ def generate_batch(
         position += c.slots - 1 - OVERLAP
 
 
-def _first_pictures(
-    model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
-) -> Int[Tensor, "b 1 gh gw"]:
-    """Draws the first token frame of each clip; the rest of the window stays hidden."""
-    c = model.config
-    codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
-    fill = torch.zeros_like(codes, dtype=torch.bool)
+def _with_first_pictures(
+    model: VideoTransformer,
+    codes: Int[Tensor, "b t gh gw"],
+    conditions: Conditions,
+    settings: DecodeSettings,
+    generators: Sequence[torch.Generator],
+) -> Int[Tensor, "b t gh gw"]:
+    """The first window with its slot 0 drawn; the rest stays hidden."""
+    nothing = torch.zeros_like(codes, dtype=torch.bool)
+    fill = nothing.clone()
     fill[:, 0] = True
-    conditions = Conditions.joined([window_conditions(model, scene, 1) for scene in scenes])
-    return decode_window(model, codes, torch.zeros_like(fill), conditions, settings, generators, fill=fill)[:, :1]
+    return decode_window(model, codes, nothing, conditions, settings, generators, fill=fill)
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:
@@ -159,7 +159,7 @@ def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = 
         present = torch.zeros(1, len(STANDARD_LEADS), dtype=torch.bool)
         beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), True
         ef = float(reader(beat, present, torch.from_numpy(found[1])[None])[0])
-    return float(np.clip(ef, *_EF_RANGE))
+    return float(np.clip(ef, *EF_RANGE))
 
 
 def _ef_of_windows(model: VideoTransformer, track: EcgTrack) -> float:
