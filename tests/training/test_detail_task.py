@@ -9,7 +9,9 @@ from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network
 from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.phantom.series import ClipSeries
 from echopulse.training.detail import DetailTask
+from echopulse.training.phantom_data import PhantomDataset
 
 SMALL = DetailConfig((16, 16), (16,), 2)
 
@@ -25,6 +27,7 @@ def test_batches_are_pairs_of_one_clip_with_a_known_picture(task: DetailTask) ->
     assert batch.material.shape == batch.fresh.shape == (2, 4, 3, 1, 128, 128)
     torch.testing.assert_close(batch.true[:, 2], batch.known[:, 0])
     torch.testing.assert_close(batch.decoded[:, 2], batch.known_decoded[:, 0])
+    assert batch.masks.shape == (4, 3, 2, 128, 128)
     assert batch.has_known.tolist() == [[True, True, False]] * 4
     assert torch.equal(batch.material[:, :, 0], batch.material[:, :, 2])
     assert not torch.equal(batch.fresh[:, :, 0], batch.fresh[:, :, 1])
@@ -57,3 +60,19 @@ def test_pictures_that_do_not_fit_are_refused(prepared: Path, frozen_tokenizer: 
     task = DetailTask(DetailConfig((8,) * 7), frozen_tokenizer, [prepared], batch=1)
     with pytest.raises(InputError, match="frames of 128x128; expected multiples of 16 and 256"):
         task.batch(0, 0)
+
+
+def test_walls_move_displacements_alone_and_only_where_masks_are_known(
+    task: DetailTask, frozen_tokenizer: VideoTokenizer
+) -> None:
+    batch = task.batch(0, 0)  # of a set without masks
+    assert not batch.masks.any()
+    assert task.losses(task.model, batch, 0)[1]["walls"].item() == 0
+    task = DetailTask(SMALL, frozen_tokenizer, PhantomDataset(ClipSeries(seconds=0.4), 2), batch=2)
+    batch = task.batch(0, 0)
+    assert batch.masks.any((-2, -1)).all()
+    walls = task.losses(task.model, batch, 0)[1]["walls"]
+    assert walls.item() > 0
+    walls.backward()
+    motion, texture = (head.weight.grad for head in (task.model.motion.head, task.model.texture.head))
+    assert motion is not None and motion[:2].any() and not motion[2:].any() and texture is None

@@ -110,7 +110,8 @@ def train(
         raise InputError(f"{output.parent}: no such folder; create it first")
     if (output / "checkpoint").exists() and not resume:
         raise InputError(f"{output} already holds a run; add --resume, or choose another folder")
-    clips = _clips(data, phantom, settings.seed, 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS)
+    seconds = 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS
+    clips = _clips(data, phantom, settings.seed, seconds=seconds, masks=stage == "detail")
     if stage == "tokenizer":
         task = tokenizer_task(options, init, preset, config, clips, settings)
     elif stage == "detail":
@@ -133,11 +134,11 @@ def train(
     print(f"done: {output / 'export'}")
 
 
-def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, seconds: float):
+def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, *, seconds: float, masks: bool):
     from echopulse.phantom.series import ClipSeries
     from echopulse.training.phantom_data import PhantomDataset
 
-    return data if phantom is None else PhantomDataset(ClipSeries(seconds=seconds, masks=False), phantom, seed)
+    return data if phantom is None else PhantomDataset(ClipSeries(seconds=seconds, masks=masks), phantom, seed)
 
 
 def _shape(preset: T, config: Path | None) -> T:

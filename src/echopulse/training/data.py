@@ -47,6 +47,11 @@ class ClipPool:
         part, i = self.entries[entry]
         return part.frames(i)
 
+    def segmented(self, entry: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pictures of a clip and, if its set has them, masks; uint8 of shape (frames, height, width) each."""
+        part, i = self.entries[entry]
+        return part.frames(i), part.masks(i)
+
 
 def batch_rng(seed: int, step: int, rank: int) -> np.random.Generator:
     """The generator that all randomness of one batch comes from."""

@@ -82,6 +82,11 @@ class PhantomDataset(Dataset[dict[str, Tensor]]):
         """Pictures of clip `i`, uint8 of shape (frames, height, width)."""
         return self.clip(i).clip.frames
 
+    def segmented(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pictures of clip `i` and, where the series makes them, masks; uint8 of shape (frames, height, width) each."""
+        paired = self.clip(i)
+        return paired.clip.frames, paired.masks
+
     def name(self, i: int) -> str:
         """Name of clip `i`."""
         return f"phantom-{self.seed + i:07d}"
