@@ -13,7 +13,7 @@ from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import EcgWindow, VideoTransformer
 from echopulse.objectives.motion import motion_loss
 from echopulse.phantom import sample_patient, simulate_clip
-from echopulse.sampling.progressive import Scene, read_ef, window_conditions
+from echopulse.sampling.progressive import Scene, _first_contraction, read_ef, window_conditions
 from echopulse.signals.track import EcgTrack
 from echopulse.training.ecg import EcgTask, PhantomEcgs, RecordedEcgs
 from echopulse.training.generator import GeneratorTask
@@ -69,7 +69,7 @@ def test_pre_training_learns_to_read_contraction() -> None:
 def test_generator_learns_both_and_its_codes_do_not_teach_the_reader(
     clips: list[CachedClip], frozen_tokenizer: VideoTokenizer
 ) -> None:
-    task = GeneratorTask(SHAPE, clips, frozen_tokenizer, batch=4)
+    task = GeneratorTask(SHAPE, clips, frozen_tokenizer, batch=5)
     loss, terms = task.losses(task.model, task.batch(0, 0), 0)
     assert {"cross_entropy", "contraction_error", "ef_error"} < set(terms)
     total = sum(float(terms[k].detach()) for k in terms if k != "accuracy")
@@ -120,6 +120,28 @@ def test_without_an_ecg_motion_is_hidden(model: VideoTransformer, track: EcgTrac
         hidden = model._slot_motion(model.motion, with_ecg.without_ecg())
         silent = model._slot_motion(model.motion, with_ecg._replace(has_ecg=torch.tensor([False])))
     assert torch.equal(hidden, silent) and torch.equal(hidden[:, 0], hidden[:, -1])
+
+
+def test_windows_far_from_the_first_frame_are_told_how_far_it_had_contracted(
+    model: VideoTransformer, track: EcgTrack
+) -> None:
+    assert model.motion is not None
+    scene = Scene(track, 0.0, 25.0, 0, 0.5, first_contraction=0.3)
+    with torch.inference_mode():
+        near, far = (window_conditions(model, scene, position) for position in (1, 30))
+        told = model._slot_motion(model.motion, far)
+        untold = model._slot_motion(model.motion, far._replace(first_contraction=torch.tensor([NAN])))
+        assert torch.equal(untold, model._slot_motion(model.motion, far._replace(first_contraction=None)))
+        torch.testing.assert_close(untold[:, 0], model.motion(torch.zeros(1, 6)))
+        volume = 1 - 0.5 * 0.3
+        expected = torch.tensor([4 * volume - 3, 4 * volume - 3, 2 * 0.3 - 1, 2 * 0.3 - 1, 0, 1])
+        torch.testing.assert_close(told[0, 0], model.motion(expected))
+        assert torch.equal(told[:, 1:], untold[:, 1:])
+        read = model._slot_motion(model.motion, near)
+        assert torch.equal(read, model._slot_motion(model.motion, near._replace(first_contraction=None)))
+        assert 0 < abs(_first_contraction(model, scene)) < 10
+        assert np.isnan(_first_contraction(model, replace(scene, track=None)))
+        assert np.isnan(_first_contraction(model, replace(scene, start_s=track.end_s + 1)))
 
 
 def test_an_encoder_that_reads_nothing_says_so(track: EcgTrack) -> None:

@@ -88,6 +88,8 @@ class Conditions(NamedTuple):
         view: index in `axes.VIEWS`, or −1.
         ef: ejection fraction between 0 and 1, or NaN.
         text: a description, or None.
+        first_contraction: how far the left ventricle has contracted in the clip's first frame, for windows whose ECG
+            does not reach back to it; NaN or None where unknown.
     """
 
     ecg: EcgFeatures | EcgWindow
@@ -97,6 +99,7 @@ class Conditions(NamedTuple):
     view: Int[Tensor, " b"]
     ef: Float[Tensor, " b"]
     text: TextFeatures | None = None
+    first_contraction: Float[Tensor, " b"] | None = None
 
     def without_ecg(self) -> "Conditions":
         """The null branch of guidance: same anatomy and view, unknown ECG, EF and text."""
@@ -211,16 +214,21 @@ class WindowTransformer(nn.Module):
         return x if self.motion is None else x + self._slot_motion(self.motion, c)
 
     def _slot_motion(self, network: nn.Module, c: Conditions) -> Tensor:
-        """Volume and contraction at a slot's two frames; hidden where the ECG is, and outside its window."""
+        """Volume and contraction at a slot's two frames; hidden where the ECG is, and unknown outside its window."""
         assert isinstance(c.ecg, EcgFeatures) and c.ecg.ef is not None
         window_s = self.config.ecg.window_s
         contraction = sample_contraction(c.ecg, c.frame_times_s, window_s).detach()
         ef = torch.where(c.ef.isnan(), c.ecg.ef.detach().to(c.ef.dtype), c.ef)[:, None, None].to(contraction.dtype)
+        known = (c.frame_times_s.abs() < window_s / 2 - 1e-3).all(-1, keepdim=True)
+        if c.first_contraction is not None:
+            first = c.first_contraction.to(contraction.dtype)[:, None, None]
+            contraction = torch.cat([torch.where(known[:, :1], contraction[:, :1], first), contraction[:, 1:]], dim=1)
+            known = torch.cat([known[:, :1] | ~first.isnan(), known[:, 1:]], dim=1)
+            contraction = contraction.nan_to_num()
         volume = 1 - ef * contraction
-        inside = (c.frame_times_s.abs() < window_s / 2 - 1e-3).all(-1, keepdim=True) & c.has_ecg[:, None, None]
         change = 10 * (volume[..., 1:] - volume[..., :1])
         told = torch.cat([4 * volume - 3, 2 * contraction - 1, change, torch.ones_like(change)], dim=-1)
-        return network(told * inside)
+        return network(told * (known & c.has_ecg[:, None, None]))
 
     def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
         """What the blocks attend to: ECG patches with their times, then words."""

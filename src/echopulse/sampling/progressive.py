@@ -6,7 +6,7 @@ so neither brightness nor anatomy can drift through pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from echopulse.axes import STANDARD_LEADS
 from echopulse.models.critic import TokenCritic
+from echopulse.models.ecg_encoder import sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
@@ -40,6 +41,8 @@ class Scene:
         past: last token frames of a clip to go on from, `OVERLAP` or more, whose first one is `first`; or None.
         past_length: token frames of that clip, its first one included.
         text: a description, or None.
+        first_contraction: how far the ventricle has contracted in frame 0, which windows far from it are told; NaN if
+            unknown. Generation reads it from the ECG.
     """
 
     track: EcgTrack | None
@@ -51,6 +54,7 @@ class Scene:
     past: Int[Tensor, "n gh gw"] | None = None
     past_length: int = 0
     text: TextFeatures | None = None
+    first_contraction: float = float("nan")
 
 
 def generate_codes(
@@ -99,6 +103,7 @@ def generate_batch(
         The new token frames of each window, in order; together `num_token_frames`.
     """
     c = model.config
+    scenes = [replace(scene, first_contraction=_first_contraction(model, scene)) for scene in scenes]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
     given, position = _given(scenes)  # slots that are known; token frame of slot 1
@@ -177,6 +182,15 @@ def _ef_of_windows(model: VideoTransformer, track: EcgTrack) -> float:
     return float(np.mean(read))
 
 
+def _first_contraction(model: VideoTransformer, scene: Scene) -> float:
+    """How far the ventricle has contracted in frame 0 by the ECG around it; NaN where that is not read or not there."""
+    c, track = model.config.ecg, scene.track
+    if not c.reads_motion or track is None or not track.start_s <= scene.start_s <= track.end_s:
+        return float("nan")
+    features = model.encode_ecg(_ecg_window(model, track, scene.start_s))
+    return float(sample_contraction(features, torch.zeros(1, 1, 2), c.window_s)[0, 0, 0])
+
+
 def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> Conditions:
     """Everything but the codes that a window depends on.
 
@@ -198,6 +212,7 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
         view=torch.tensor([scene.view]),
         ef=torch.tensor([scene.ef]).float(),
         text=scene.text,
+        first_contraction=torch.tensor([scene.first_contraction]).float(),
     )
 
 

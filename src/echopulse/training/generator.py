@@ -114,14 +114,16 @@ class GeneratorTask:
             rows.append(self._window(rng, clip))
             texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
-        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef, contraction, true_ef = columns
+        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef, first, contraction, true_ef = (
+            columns
+        )
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
         text = None if self._text is None else self._text(texts)
         if text is not None:
             told = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
             text = text._replace(visible=text.visible & told)
-        conditions = Conditions(window, has_ecg, times, gap, view, ef, text)
+        conditions = Conditions(window, has_ecg, times, gap, view, ef, text, first)
         return GeneratorBatch(codes, seen, known, hidden, conditions, contraction, true_ef)
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
@@ -143,7 +145,7 @@ class GeneratorTask:
         middle = float(times[1:].mean())
         ecg, marks, present = self._ecg(rng, clip.track, middle)
         has_ecg = rng.uniform() > 0.12
-        knows_ef = rng.uniform() < (0.5 if has_ecg else 0.2)
+        knows_ef = rng.uniform() < (0.9 if has_ecg else 0.2)  # generation asks for one or reads it from the whole ECG
         half = c.ecg.window_s / 2
         return (
             codes,
@@ -158,6 +160,7 @@ class GeneratorTask:
             np.array((numbers[1, 0] - numbers[0, 0]) / clip.fps, np.float32),
             np.array(clip.view if rng.uniform() < 0.9 else -1, np.int64),
             np.array(clip.ef if knows_ef else math.nan, np.float32),
+            np.array(clip.contraction[0] if rng.uniform() < 0.9 else math.nan, np.float32),
             np.where(np.abs(times - middle) < half, clip.contraction[numbers], np.nan).astype(np.float32),
             np.array(clip.ef, np.float32),
         )
