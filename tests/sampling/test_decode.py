@@ -300,18 +300,8 @@ def test_temperature_moves_towards_its_end(known_answer: Callable, conditions: C
         (dict(temperature=float("nan")), "temperature is nan"),
         (dict(final_temperature=-1.0), "final temperature is -1"),
         (dict(order="random"), "order is 'random'"),
-        (dict(ef_contrast=0.0), "EF contrast is 0"),
-        (dict(ef_middle=55.0), "middle of the EF is 55.0; expected 0 to 1"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DecodeSettings(**change)
-
-
-def test_ef_contrast_spreads_what_is_told_around_the_middle() -> None:
-    plain, wide = DecodeSettings(), DecodeSettings(ef_contrast=1.5)
-    assert plain.told(0.3) == pytest.approx(0.3) and math.isnan(wide.told(math.nan))
-    assert [wide.told(ef) for ef in (0.6, 0.5, 0.7)] == pytest.approx([0.6, 0.45, 0.75])
-    assert wide.told(0.1) == 0.05 and wide.told(0.8) == 0.85, "kept within what it was trained on"
-    assert [DecodeSettings(ef_contrast=1.5, ef_middle=0.4).told(ef) for ef in (0.4, 0.5)] == pytest.approx([0.4, 0.55])

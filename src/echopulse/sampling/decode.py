@@ -16,9 +16,6 @@ from echopulse.models.video_transformer import Conditions, VideoTransformer
 from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
 
 ORDERS = ("auto", "critic", "confidence", "halton")
-EF_RANGE = 0.05, 0.85
-"""What a generator is told of an ejection fraction, and what is read of one, is kept within."""
-
 _MAX_STEPS = 256
 
 
@@ -42,9 +39,6 @@ class DecodeSettings:
         detail: share of the detail that the checkpoint's detail network, where there is one, adds to decoded frames.
         picture_temperature: for clips that start from no picture: draw the first one before all else, at this
             temperature; see `of_picture`. None draws it together with what follows.
-        ef_contrast: how far from `ef_middle` the generator is told that an ejection fraction lies, in units of how far
-            it does: above 1 for a generator whose hearts move more alike than they are told to.
-        ef_middle: the ejection fraction, between 0 and 1, that is told as it is.
     """
 
     steps: int = 8
@@ -56,8 +50,6 @@ class DecodeSettings:
     order: str = "auto"
     detail: float = 1.0
     picture_temperature: float | None = None
-    ef_contrast: float = 1.0
-    ef_middle: float = 0.6
     guidance_alone: float | None = None
 
     def __post_init__(self) -> None:
@@ -75,10 +67,6 @@ class DecodeSettings:
                 raise InputError(f"temperature is {temperature}; expected more than 0, at most 5")
         if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
             raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
-        if not 0 < self.ef_contrast <= 3:
-            raise InputError(f"EF contrast is {self.ef_contrast}; expected more than 0, at most 3")
-        if not 0 <= self.ef_middle <= 1:
-            raise InputError(f"middle of the EF is {self.ef_middle}; expected 0 to 1")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
@@ -104,12 +92,6 @@ class DecodeSettings:
             order="halton",
             picture_temperature=None,
         )
-
-    def told(self, ef: float) -> float:
-        """What the generator is told for an ejection fraction between 0 and 1; NaN stays."""
-        if math.isnan(ef):
-            return ef
-        return min(max(self.ef_middle + self.ef_contrast * (ef - self.ef_middle), EF_RANGE[0]), EF_RANGE[1])
 
     def temperature_at(self, step: int) -> float:
         """Temperature of the draws of a step, the first one being 0."""

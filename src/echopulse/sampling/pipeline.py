@@ -219,7 +219,7 @@ class Pipeline:
         assert all(take.request.num_frames == left for take in takes)
         clock = _Stopwatch()
         with torch.inference_mode():
-            scenes = [self._scene(take, track, settings) for take, track in zip(takes, tracks, strict=True)]
+            scenes = [self._scene(take, track) for take, track in zip(takes, tracks, strict=True)]
             if scenes[0].first is None and settings.guidance_alone is not None:
                 settings = replace(settings, guidance=settings.guidance_alone)
             seeds = [take.request.seed for take in takes]
@@ -241,7 +241,7 @@ class Pipeline:
                 yield Frames(pictures, *clock.lap())
                 clock.restart()
 
-    def _scene(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> Scene:
+    def _scene(self, take: Take, track: EcgTrack | None) -> Scene:
         request, previous, start = take.request, take.previous, take.start_s
         end, half = start + request.num_frames / request.fps, self.generator.config.ecg.window_s / 2
         first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
@@ -259,7 +259,7 @@ class Pipeline:
             start_s=start,
             fps=request.fps,
             view=VIEWS.index(request.view),
-            ef=settings.told(ef),
+            ef=ef,
             first=first,
             past=past,
             past_length=length,
