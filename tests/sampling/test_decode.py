@@ -300,8 +300,17 @@ def test_temperature_moves_towards_its_end(known_answer: Callable, conditions: C
         (dict(temperature=float("nan")), "temperature is nan"),
         (dict(final_temperature=-1.0), "final temperature is -1"),
         (dict(order="random"), "order is 'random'"),
+        (dict(ef_contrast=0.0), "EF contrast is 0"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DecodeSettings(**change)
+
+
+def test_an_ef_asked_for_is_told_farther_from_the_one_that_the_ecg_shows() -> None:
+    plain, wide = DecodeSettings(), DecodeSettings(ef_contrast=1.5)
+    assert plain.told_ef(0.3, 0.5) == pytest.approx(0.3) and wide.told_ef(0.3, 0.5) == pytest.approx(0.2)
+    assert wide.told_ef(0.5, 0.5) == pytest.approx(0.5) and wide.told_ef(None, 0.45) == 0.45
+    assert wide.told_ef(0.1, 0.5) == 0.05 and wide.told_ef(0.8, 0.5) == 0.85, "kept within what it was trained on"
+    assert wide.told_ef(0.3, math.nan) == 0.3 and math.isnan(wide.told_ef(None, math.nan)), "no ECG to read it from"

@@ -18,6 +18,9 @@ from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_con
 ORDERS = ("auto", "critic", "confidence", "halton")
 _MAX_STEPS = 256
 
+EF_RANGE = 0.05, 0.85
+"""What a generator is told of an ejection fraction, and what is read of one, is kept within."""
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -39,6 +42,8 @@ class DecodeSettings:
         detail: share of the detail that the checkpoint's detail network, where there is one, adds to decoded frames.
         picture_temperature: for clips that start from no picture: draw the first one before all else, at this
             temperature; see `of_picture`. None draws it together with what follows.
+        ef_contrast: how far from the ejection fraction that the ECG shows the generator is told that one asked for
+            lies, in units of how far it does: above 1, since all else that the ECG shows pulls the heart back.
     """
 
     steps: int = 8
@@ -50,6 +55,7 @@ class DecodeSettings:
     order: str = "auto"
     detail: float = 1.0
     picture_temperature: float | None = None
+    ef_contrast: float = 1.0
     guidance_alone: float | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +73,8 @@ class DecodeSettings:
                 raise InputError(f"temperature is {temperature}; expected more than 0, at most 5")
         if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
             raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
+        if not 0 < self.ef_contrast <= 3:
+            raise InputError(f"EF contrast is {self.ef_contrast}; expected more than 0, at most 3")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
@@ -92,6 +100,15 @@ class DecodeSettings:
             order="halton",
             picture_temperature=None,
         )
+
+    def told_ef(self, asked: float | None, shown: float) -> float:
+        """What the generator is told, for an EF that is asked for and the one that the ECG shows, between 0 and 1.
+
+        NaN where neither is known.
+        """
+        if asked is None or math.isnan(shown):
+            return shown if asked is None else asked
+        return min(max(shown + self.ef_contrast * (asked - shown), EF_RANGE[0]), EF_RANGE[1])
 
     def temperature_at(self, step: int) -> float:
         """Temperature of the draws of a step, the first one being 0."""

@@ -219,7 +219,7 @@ class Pipeline:
         assert all(take.request.num_frames == left for take in takes)
         clock = _Stopwatch()
         with torch.inference_mode():
-            scenes = [self._scene(take, track) for take, track in zip(takes, tracks, strict=True)]
+            scenes = [self._scene(take, track, settings) for take, track in zip(takes, tracks, strict=True)]
             if scenes[0].first is None and settings.guidance_alone is not None:
                 settings = replace(settings, guidance=settings.guidance_alone)
             seeds = [take.request.seed for take in takes]
@@ -241,7 +241,7 @@ class Pipeline:
                 yield Frames(pictures, *clock.lap())
                 clock.restart()
 
-    def _scene(self, take: Take, track: EcgTrack | None) -> Scene:
+    def _scene(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> Scene:
         request, previous, start = take.request, take.previous, take.start_s
         end, half = start + request.num_frames / request.fps, self.generator.config.ecg.window_s / 2
         first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
@@ -251,15 +251,14 @@ class Pipeline:
             length, start = len(frames) // 2 + 1, start - len(frames) / request.fps
             count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
             first, past = self._encode(frames[:1]), self._encode(frames[-count:])
-        ef = float("nan") if request.ef_percent is None else request.ef_percent / 100
-        if track is not None and request.ef_percent is None:
-            ef = read_ef(track, self.generator, self.ef_reader)
+        asked = None if request.ef_percent is None else request.ef_percent / 100
+        shown = float("nan") if track is None else read_ef(track, self.generator, self.ef_reader)
         return Scene(
             track=None if track is None else track.extended(start - half, end + half + 1.0),
             start_s=start,
             fps=request.fps,
             view=VIEWS.index(request.view),
-            ef=ef,
+            ef=settings.told_ef(asked, shown),
             first=first,
             past=past,
             past_length=length,

@@ -18,13 +18,12 @@ from echopulse.models.critic import TokenCritic
 from echopulse.models.ecg_encoder import sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
-from echopulse.sampling.decode import DecodeSettings, decode_window
+from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
 from echopulse.signals.track import BEAT_SAMPLES, EcgTrack
 
 OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
 
-_EF_RANGE = 0.05, 0.85
 _EF_WINDOWS = 8  # of an ECG, at most, that its EF is read from
 
 
@@ -165,7 +164,7 @@ def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = 
         present = torch.zeros(1, len(STANDARD_LEADS), dtype=torch.bool)
         beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), True
         ef = float(reader(beat, present, torch.from_numpy(found[1])[None])[0])
-    return float(np.clip(ef, *_EF_RANGE))
+    return float(np.clip(ef, *EF_RANGE))
 
 
 def _ef_of_windows(model: VideoTransformer, track: EcgTrack) -> float:
