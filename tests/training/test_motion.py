@@ -13,7 +13,7 @@ from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import EcgWindow, VideoTransformer
 from echopulse.objectives.motion import motion_loss
 from echopulse.phantom import sample_patient, simulate_clip
-from echopulse.sampling.progressive import Scene, _first_contraction, read_ef, window_conditions
+from echopulse.sampling.progressive import Scene, read_contraction, read_ef, window_conditions
 from echopulse.signals.track import EcgTrack
 from echopulse.training.ecg import EcgTask, PhantomEcgs, RecordedEcgs
 from echopulse.training.generator import GeneratorTask
@@ -139,9 +139,10 @@ def test_windows_far_from_the_first_frame_are_told_how_far_it_had_contracted(
         assert torch.equal(told[:, 1:], untold[:, 1:])
         read = model._slot_motion(model.motion, near)
         assert torch.equal(read, model._slot_motion(model.motion, near._replace(first_contraction=None)))
-        assert 0 < abs(_first_contraction(model, scene)) < 10
-        assert np.isnan(_first_contraction(model, replace(scene, track=None)))
-        assert np.isnan(_first_contraction(model, replace(scene, start_s=track.end_s + 1)))
+        assert 0 < abs(read_contraction(track, model, 0.0)) < 10
+        assert np.isnan(read_contraction(track, model, track.end_s + 1))
+        assert np.isnan(Scene(None, 0.0, 25.0, 0, 0.5).first_contraction)
+        assert np.isnan(read_contraction(track, VideoTransformer(generator_config("tiny")).eval(), 0.0))
 
 
 def test_an_encoder_that_reads_nothing_says_so(track: EcgTrack) -> None:

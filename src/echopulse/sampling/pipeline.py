@@ -23,7 +23,7 @@ from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, Vi
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.detail import DetailStream
-from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_ef
+from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_contraction, read_ef
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack
@@ -252,9 +252,13 @@ class Pipeline:
             count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
             first, past = self._encode(frames[:1]), self._encode(frames[-count:])
         asked = None if request.ef_percent is None else request.ef_percent / 100
-        shown = float("nan") if track is None else read_ef(track, self.generator, self.ef_reader)
+        shown = contraction = float("nan")
+        if track is not None:
+            shown = read_ef(track, self.generator, self.ef_reader)
+            track = track.extended(start - half, end + half + 1.0)
+            contraction = read_contraction(track, self.generator, start)
         return Scene(
-            track=None if track is None else track.extended(start - half, end + half + 1.0),
+            track=track,
             start_s=start,
             fps=request.fps,
             view=VIEWS.index(request.view),
@@ -263,6 +267,7 @@ class Pipeline:
             past=past,
             past_length=length,
             text=self._text(request.text),
+            first_contraction=contraction,
         )
 
     def _detail_stream(

@@ -6,7 +6,7 @@ so neither brightness nor anatomy can drift through pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Scene:
         past_length: token frames of that clip, its first one included.
         text: a description, or None.
         first_contraction: how far the ventricle has contracted in frame 0, which windows far from it are told; NaN if
-            unknown. Generation reads it from the ECG.
+            unknown. See `read_contraction`.
     """
 
     track: EcgTrack | None
@@ -103,7 +103,6 @@ def generate_batch(
         The new token frames of each window, in order; together `num_token_frames`.
     """
     c = model.config
-    scenes = [replace(scene, first_contraction=_first_contraction(model, scene)) for scene in scenes]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
     given, position = _given(scenes)  # slots that are known; token frame of slot 1
@@ -182,12 +181,12 @@ def _ef_of_windows(model: VideoTransformer, track: EcgTrack) -> float:
     return float(np.mean(read))
 
 
-def _first_contraction(model: VideoTransformer, scene: Scene) -> float:
-    """How far the ventricle has contracted in frame 0 by the ECG around it; NaN where that is not read or not there."""
-    c, track = model.config.ecg, scene.track
-    if not c.reads_motion or track is None or not track.start_s <= scene.start_s <= track.end_s:
+def read_contraction(track: EcgTrack, model: VideoTransformer, time_s: float) -> float:
+    """How far the ventricle has contracted at a time, by the ECG around it; NaN where that is not read or not there."""
+    c = model.config.ecg
+    if not c.reads_motion or not track.start_s <= time_s <= track.end_s:
         return float("nan")
-    features = model.encode_ecg(_ecg_window(model, track, scene.start_s))
+    features = model.encode_ecg(_ecg_window(model, track, time_s))
     return float(sample_contraction(features, torch.zeros(1, 1, 2), c.window_s)[0, 0, 0])
 
 

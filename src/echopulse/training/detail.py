@@ -42,7 +42,6 @@ _OUTLINE = 4
 _ABSOLUTE, _ROUGHNESS, _SPECKLE, _WALLS = 2.0, 0.02, 2.0, 4.0
 """Weights of terms beside the dissimilarity, which is near 0.3."""
 
-
 _VENTRICLE = tuple(MASK_CLASSES.index(name) for name in ("lv_cavity", "lv_myocardium"))
 
 
@@ -117,7 +116,6 @@ class DetailTask:
     def _decode(self, entry: int) -> DecodedClip:
         """A piece of a clip with a contrast of its own, coded and decoded; a function of seed and clip."""
         frames, masks = self._pool.segmented(entry)
-        masks = np.zeros_like(frames) if masks is None else masks
         patch, reduction = self._tokenizer.config.patch, self.model.config.reduction
         if any(side % patch or side % reduction for side in frames.shape[1:]):
             raise InputError(
@@ -126,7 +124,8 @@ class DetailTask:
             )
         rng = np.random.default_rng((self._seed, entry))
         odd = min(len(frames), _FRAMES) - 1 | 1
-        frames, masks = frames[:odd].astype(np.float32) / 255, np.array(masks[:odd])
+        masks = np.zeros_like(frames[:odd]) if masks is None else np.array(masks[:odd])
+        frames = frames[:odd].astype(np.float32) / 255
         frames = np.clip(rng.uniform(0.85, 1.15) * frames ** rng.uniform(0.9, 1.1), 0, 1)
         video = torch.from_numpy(frames)[:, None]
         chosen = torch.from_numpy(rng.permutation(len(frames))[:_KNOWN])

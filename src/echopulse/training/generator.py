@@ -114,15 +114,14 @@ class GeneratorTask:
             rows.append(self._window(rng, clip))
             texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
-        codes, seen, known, hidden, ecg, marks, present, has_ecg, times, gap, view, ef, first, contraction, true_ef = (
-            columns
-        )
+        codes, seen, known, hidden, ecg, marks, present, *told, first, contraction, true_ef = columns
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
         text = None if self._text is None else self._text(texts)
         if text is not None:
-            told = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
-            text = text._replace(visible=text.visible & told)
+            heard = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
+            text = text._replace(visible=text.visible & heard)
+        has_ecg, times, gap, view, ef = told
         conditions = Conditions(window, has_ecg, times, gap, view, ef, text, first)
         return GeneratorBatch(codes, seen, known, hidden, conditions, contraction, true_ef)
 
