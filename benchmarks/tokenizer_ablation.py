@@ -1,7 +1,7 @@
 """Which quantizer, what does it cost, and what do the perceptual and adversarial losses buy? Networks at equal steps.
 
     python benchmarks/tokenizer_ablation.py -o RUNS --data SET... --test HELD-OUT... [--preset base] [--steps 600]
-                                            [--arms fsq-perceptual lfq-perceptual ...]
+                                            [--arms fsq-perceptual lfq-perceptual ...] [--shared 700]
 
 LFQ, FSQ and BSQ with as many bits as the preset's codebook, and none (trained and measured without rounding), each with
 the pixel error alone, with the recipe's perceptual term beside it, and with a video discriminator from half of the
@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizer_quality import measure, pixels, read_clips, round_trip, spectrum
 
 from echopulse.config import load_json, save_json
@@ -27,9 +28,9 @@ from echopulse.models.presets import tokenizer_config
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.nn.precision import fast_dtype
-from echopulse.training.engine import train
+from echopulse.training.engine import TrainSettings, train
 from echopulse.training.recipes import tokenizer_losses, tokenizer_recipe
-from echopulse.training.tokenizer import tokenizer_task
+from echopulse.training.tokenizer import TokenizerLosses, tokenizer_task
 
 COLUMNS = ("psnr", "cost_db", "ssim", "share_of_codes", "bits_per_token", "spectrum_low", "spectrum_high", "minutes")
 FREE = "none"
@@ -46,12 +47,59 @@ def quantizers(preset: str) -> dict[str, TokenizerConfig]:
     return {kind: replace(config, quantizer=each) for kind, each in kinds.items()}
 
 
+def fit(
+    folder: Path,
+    network: VideoTokenizer | TokenizerConfig,
+    losses: TokenizerLosses,
+    settings: TrainSettings,
+    textures: float,
+    data: Sequence[Path],
+) -> bool:
+    """Trains one network in its folder, from where it was stopped if it was; says whether it was."""
+    task = tokenizer_task(network, data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures)
+    resume = any((folder / name).exists() for name in ("checkpoint", ".checkpoint.old"))
+    train(task, settings, folder, resume=resume, quiet=True)
+    return resume
+
+
+def shared_start(options: argparse.Namespace) -> VideoTokenizer:
+    """The network that all arms go on from: the preset's, trained without rounding."""
+    folder = options.output / "shared"
+    recipe = tokenizer_recipe(options.preset)
+    settings = replace(recipe, steps=options.shared, batch=options.batch or recipe.batch, seed=options.seed)
+    if not (folder / "done.json").exists():
+        losses, textures = tokenizer_losses(options.preset, options.shared)
+        losses = replace(losses, continuous_steps=options.shared)
+        fit(folder, tokenizer_config(options.preset), losses, settings, textures, options.data)
+        save_json(folder / "done.json", {"steps": options.shared})
+    if load_json(folder / "done.json")["steps"] != options.shared:
+        raise InputError(f"{folder} was trained for another number of steps; choose another folder")
+    return VideoTokenizer.from_pretrained(folder)
+
+
+def begun(config: TokenizerConfig, start: VideoTokenizer | None, seed: int) -> VideoTokenizer | TokenizerConfig:
+    """What an arm trains: a new network, or the shared one behind and before a new quantizer."""
+    if start is None:
+        return config
+    torch.manual_seed(seed)
+    network = VideoTokenizer(config)
+    kept = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("quantizer.")}
+    missing, surplus = network.load_state_dict(kept, strict=False)
+    assert not surplus and all(name.startswith("quantizer.") for name in missing)
+    return network
+
+
 def run_arm(
-    folder: Path, config: TokenizerConfig, rounds: bool, kind: str, options: argparse.Namespace
+    folder: Path,
+    config: TokenizerConfig,
+    rounds: bool,
+    kind: str,
+    options: argparse.Namespace,
+    start: VideoTokenizer | None,
 ) -> dict[str, Any]:
     """Trains and measures one network, as far as that is not done yet."""
     result = folder / "result.json"
-    asked = {name: getattr(options, name) for name in ("preset", "steps", "batch", "seed", "clips", "frames")}
+    asked = {name: getattr(options, name) for name in ("preset", "steps", "shared", "batch", "seed", "clips", "frames")}
     asked |= {"data": sorted(map(str, options.data)), "test": sorted(map(str, options.test))}
     if result.exists():
         done = load_json(result)
@@ -61,18 +109,16 @@ def run_arm(
     recipe = tokenizer_recipe(options.preset)
     settings = replace(recipe, steps=options.steps, batch=options.batch or recipe.batch, seed=options.seed)
     losses, textures = tokenizer_losses(options.preset, options.steps)
-    free_steps = min(losses.continuous_steps, options.steps // 5) if rounds else options.steps
+    free_steps = options.steps
+    if rounds:
+        free_steps = 0 if start else min(losses.continuous_steps, options.steps // 5)
     losses = replace(losses, continuous_steps=free_steps)
     if kind == "pixels":
         losses = replace(losses, perceptual="none", adversarial="none")
     elif kind == "adversarial":
         losses = replace(losses, adversarial="video", adversarial_start=options.steps // 2)
-    task = tokenizer_task(
-        config, options.data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures
-    )
     begin = time.monotonic()
-    resume = any((folder / name).exists() for name in ("checkpoint", ".checkpoint.old"))
-    train(task, settings, folder, resume=resume, quiet=True)
+    resume = fit(folder, begun(config, start, options.seed), losses, settings, textures, options.data)
     minutes = (time.monotonic() - begin) / 60
     network = VideoTokenizer.from_pretrained(folder).to(fast_dtype())
     clips = read_clips(options.test, options.frames, options.clips)
@@ -94,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=Path, nargs="+", required=True, metavar="SET")
     parser.add_argument("--preset", default="base", choices=("base", "compact"))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--shared", type=int, default=0, help="steps without rounding that all arms start from")
     parser.add_argument("--batch", type=int, help="clips a step, in place of the recipe's")
     arms = [f"{quantizer}-{kind}" for quantizer in (FREE, "lfq", "bsq", "fsq") for kind in LOSSES]
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM", help=", ".join(arms))
@@ -103,13 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     table = {}
     try:
+        start = shared_start(options) if options.shared else None
         print(f"{'arm':18}" + "".join(f"{name:>16}" for name in COLUMNS))
         for quantizer, config in quantizers(options.preset).items():
             for kind in LOSSES:
                 arm = f"{quantizer}-{kind}"
                 if arm not in options.arms:
                     continue
-                row = table[arm] = run_arm(options.output / arm, config, quantizer != FREE, kind, options)
+                row = table[arm] = run_arm(options.output / arm, config, quantizer != FREE, kind, options, start)
                 free = table.get(f"{FREE}-{kind}")
                 row["cost_db"] = None if free is None else free["psnr"] - row["psnr"]
                 shown = (f"{'-' if row.get(name) is None else format(row[name], '.4g'):>16}" for name in COLUMNS)
