@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network
@@ -55,26 +54,6 @@ def test_training_lowers_both_losses(task: DetailTask, tmp_path: Path) -> None:
     again = load_network(DetailNetwork, DetailConfig, tmp_path / "detail")
     assert torch.equal(again.motion.head.weight, task.model.motion.head.weight)
     assert (tmp_path / "tokenizer" / "config.json").is_file()
-
-
-def test_drawn_pictures_take_the_place_of_known_ones_and_are_judged_by_outlines_and_walls(task: DetailTask) -> None:
-    batch = task.batch(0, 0)
-    assert batch.drawn.tolist() == [False, True, False, True]
-
-    def terms(drawn: Tensor, known: Tensor) -> dict[str, float]:
-        changed = batch._replace(drawn=drawn, known=known)
-        return {name: value.item() for name, value in task.losses(task.model, changed, 0)[1].items()}
-
-    # the network begins without motion or speckle: what it draws is the decoded picture, what it carries the known one
-    alone = torch.where(batch.drawn[:, None, None, None, None], batch.known_decoded, batch.known)
-    assert terms(batch.drawn, alone) == terms(batch.drawn, batch.known)
-    of_known, of_drawn = terms(torch.zeros(4, dtype=torch.bool), alone), terms(batch.drawn, batch.known)
-    assert of_known["outlines"] == of_drawn["outlines"] and of_known["first_speckle"] == of_drawn["first_speckle"]
-    first = batch._replace(**{k: v[::2] for k, v in batch._asdict().items() if k not in ("material", "fresh")})
-    first = first._replace(material=batch.material[:, ::2], fresh=batch.fresh[:, ::2])
-    of_first = task.losses(task.model, first, 0)[1]
-    for name in ("dissimilarity", "absolute", "speckle"):
-        assert of_drawn[name] == pytest.approx(of_first[name].item(), rel=1e-5) != of_known[name]
 
 
 def test_pictures_that_do_not_fit_are_refused(prepared: Path, frozen_tokenizer: VideoTokenizer) -> None:

@@ -150,13 +150,6 @@ class DetailNetwork(nn.Module):
         ]
         return carried, torch.stack(drawn)
 
-    def draw_picture(
-        self, decoded: Float[Tensor, "n 1 h w"], material: Float[Tensor, "n k h w"], fresh: Float[Tensor, "n k h w"]
-    ) -> Float[Tensor, "n 1 h w"]:
-        """A decoded picture with speckle, where no other picture of its clip is known."""
-        pixels = decoded.float()
-        return self._speckle(pixels, torch.zeros_like(pixels), torch.cat([material, fresh], dim=1))
-
     def _carry(self, motion: Tensor, decoded: Tensor, known: Tensor, has_known: Tensor) -> Carried:
         there = has_known[:, None, None, None]
         flow = _BLOCK * F.interpolate(there * motion[:, :2], scale_factor=_BLOCK, mode="bilinear")

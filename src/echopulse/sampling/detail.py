@@ -54,15 +54,14 @@ class DetailStream:
         if self._material is None:
             self._material = self._noise(grey[:, :1])[:, 0]
         if self._known is None:
-            fresh = _FRESH * self._noise(grey[:, :1])[:, 0]
-            first = self._network.draw_picture(grey[:, 0], self._material, fresh)
-            self._known = (first.clamp(0, 1), grey[:, 0])
-            made = torch.cat([first[:, None], self._frames(grey[:, 1:], self._known)], dim=1)
+            first = self._frames(grey[:, :1], (grey[:, 0], grey[:, 0]), False)
+            self._known = (first[:, 0].clamp(0, 1), grey[:, 0])
+            made = torch.cat([first, self._frames(grey[:, 1:], self._known, True)], dim=1)
         else:
-            made = self._frames(grey, self._known)
+            made = self._frames(grey, self._known, True)
         return grey + self._share * (made - grey)
 
-    def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor]) -> Tensor:
+    def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor], has_known: bool) -> Tensor:
         """All frames, `_AT_ONCE` in each pass."""
         b, f = grey.shape[:2]
         if f == 0:
@@ -70,10 +69,10 @@ class DetailStream:
         assert self._material is not None
         picture, coded, material = (x[:, None].expand(-1, f, -1, -1, -1) for x in (*known, self._material))
         motion = torch.cat([self._network.estimate(*part) for part in _parts(grey, picture, coded)])
-        motion = self._steadied(motion.unflatten(0, (b, f)))
+        motion = self._steadied(motion.unflatten(0, (b, f))) if has_known else motion.unflatten(0, (b, f))
         fresh, made = _FRESH * self._noise(grey), []
         for moves, decoded, known_picture, fixed, free in _parts(motion, grey, picture, material, fresh):
-            there = torch.full((len(decoded),), True)
+            there = torch.full((len(decoded),), has_known)
             made.append(self._network.compose(moves, decoded, known_picture, there, fixed[None], free[None])[1][0])
         return torch.cat(made).unflatten(0, (b, f))
 

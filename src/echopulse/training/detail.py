@@ -61,8 +61,7 @@ class DecodedClip(NamedTuple):
 class DetailBatch(NamedTuple):
     """Inputs of the network for b triples of frames, (b, 3): two consecutive ones, and the known one, unknown here.
 
-    With the masks (b, 3, 2, h, w) of the left ventricle. Where `drawn` (b,), the two get in place of the known picture
-    what the network draws for it: such is the first picture of a clip that starts from none.
+    With the masks (b, 3, 2, h, w) of the left ventricle.
     """
 
     true: Tensor
@@ -73,7 +72,6 @@ class DetailBatch(NamedTuple):
     has_known: Tensor
     material: Tensor
     fresh: Tensor
-    drawn: Tensor
 
     def to(self, device: torch.device) -> "DetailBatch":
         """The same batch on a device."""
@@ -85,8 +83,7 @@ class DetailTask:
 
     The carried picture is judged by structural similarity, the displacements also by where they bring the ventricle's
     walls, if the data have masks: a few pixels of wall are most of the ejection fraction and little of a picture.
-    Speckle is judged by the energy score of two draws, which leaves the rest as it is. Every other pair of frames has
-    a known picture whose speckle is drawn, and is judged by outlines and walls alone: its grain is not the true one's.
+    Speckle is judged by the energy score of two draws, which leaves the rest as it is.
 
     Args:
         network: to train; a config makes a new one.
@@ -159,34 +156,24 @@ class DetailTask:
         count, (height, width) = _DRAWS * self._batch, true.shape[-2:]
         material = self.model.draw_noise(count, height, width, draws).unflatten(0, (_DRAWS, -1))[:, :, None]
         fresh = self.model.draw_noise(3 * count, height, width, draws).unflatten(0, (_DRAWS, -1, 3))
-        material, drawn = material.expand_as(fresh), torch.arange(self._batch) % 2 == 1
-        return DetailBatch(true.float(), masks, decoded, known, alone, has_known, material, fresh, drawn)
-
-    def _with_drawn(self, batch: DetailBatch) -> Tensor:
-        """The known pictures (b, 3, 1, h, w), some of them drawn."""
-        alone, noise = batch.known_decoded[:, 2], (batch.material[0, :, 2], batch.fresh[0, :, 2])
-        with torch.no_grad():
-            picture = self.model.draw_picture(alone, *noise).clamp(0, 1)
-        return torch.where(batch.drawn[:, None, None, None, None], picture[:, None], batch.known)
+        return DetailBatch(true.float(), masks, decoded, known, alone, has_known, material.expand_as(fresh), fresh)
 
     def losses(self, model: nn.Module, batch: DetailBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Dissimilarity and absolute error of carried frames, outlines and walls of moved ones; energy scores."""
         b = batch.to(next(model.parameters()).device)
-        inputs = (b.decoded, self._with_drawn(b), b.known_decoded, b.has_known)
+        inputs = (b.decoded, b.known, b.known_decoded, b.has_known)
         carried, drawn = model(*(x.flatten(0, 1) for x in inputs), b.material.flatten(1, 2), b.fresh.flatten(1, 2))
         pixels, moved, _, flow = (x.unflatten(0, (-1, 3))[:, :2].flatten(0, 1) for x in carried)
         true, walls = (x[:, :2].flatten(0, 1) for x in (b.true, b.masks))
-        given = ~b.drawn
-        both = given.repeat_interleave(2)
         moved_walls = displaced(b.masks[:, 2:].float().expand(-1, 2, -1, -1, -1).flatten(0, 1), flow, "bilinear")
         drawn = drawn.unflatten(1, (-1, 3)).squeeze(3)
         terms = {
-            "dissimilarity": structural_dissimilarity(true[both], pixels[both]),
-            "absolute": _ABSOLUTE * (true - pixels)[both].abs().mean(),
+            "dissimilarity": structural_dissimilarity(true, pixels),
+            "absolute": _ABSOLUTE * (true - pixels).abs().mean(),
             "outlines": _ABSOLUTE * F.avg_pool2d(true - moved, _OUTLINE).abs().mean(),
             "walls": _WALLS * overlap_errors(walls, moved_walls),
             "roughness": _ROUGHNESS * (flow.diff(dim=-1).square().mean() + flow.diff(dim=-2).square().mean()),
-            "speckle": _SPECKLE * energy_score(b.true[given, :2, 0], drawn[0, given, :2], drawn[1, given, :2]),
+            "speckle": _SPECKLE * energy_score(b.true[:, :2, 0], drawn[0, :, :2], drawn[1, :, :2]),
             "first_speckle": _SPECKLE * energy_score(b.true[:, 2:, 0], drawn[0, :, 2:], drawn[1, :, 2:]),
         }
         return torch.stack(list(terms.values())).sum(), terms
