@@ -68,7 +68,7 @@ def _generator_inputs() -> tuple[Tensor, ...]:
 
 def _run_generator(network: VideoTransformer, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     window, (codes, known), rest = EcgWindow(*inputs[:4]), inputs[4:6], inputs[6:]
-    return (network(codes, known, Conditions(window, *rest)),)
+    return (network(codes, known, Conditions(window, *rest), codes),)
 
 
 def _critic_inputs() -> tuple[Tensor, ...]:

@@ -71,9 +71,9 @@ def test_the_text_matters_and_none_is_as_good_as_a_hidden_one(
     codes, known = torch.zeros(1, 4, 8, 8, dtype=torch.long), torch.ones(1, 4, 8, 8, dtype=torch.bool)
     low, high = (make_conditions()._replace(text=text_encoder([f"ejection fraction {ef} percent"])) for ef in (20, 60))
     with torch.inference_mode():
-        x, y = (model(codes, known, conditions) for conditions in (low, high))
+        x, y = (model(codes, known, conditions, codes) for conditions in (low, high))
         assert not torch.allclose(x, y, atol=1e-3)
-        null, none = (model(codes, known, c.without_ecg()) for c in (low, make_conditions()))
+        null, none = (model(codes, known, c.without_ecg(), codes) for c in (low, make_conditions()))
     torch.testing.assert_close(null, none, rtol=1e-4, atol=1e-5)
 
 
@@ -87,9 +87,10 @@ def test_conditions_with_other_numbers_of_leads_and_words_make_one_batch(
     codes = torch.randint(0, 64, (1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     known = codes % 2 == 0
     with torch.inference_mode():
-        batch = model(codes.repeat(2, 1, 1, 1), known.repeat(2, 1, 1, 1), Conditions.joined(parts))
+        both = (x.repeat(2, 1, 1, 1) for x in (codes, known))
+        batch = model(*both, Conditions.joined(parts), codes.repeat(2, 1, 1, 1))
         for row, part in zip(batch, parts, strict=True):
-            torch.testing.assert_close(row, model(codes, known, part)[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(row, model(codes, known, part, codes)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_text_reaches_the_clip(model: VideoTransformer, text_encoder: TextEncoder) -> None:
@@ -139,7 +140,7 @@ def test_training_gives_half_of_the_windows_their_description(text_encoder: Text
     codes = np.zeros((6, 8, 8), np.int32)
     unknown = np.full(11, np.nan, np.float32)
     conditions = ((0, 0.2), (1, 0.6), (-1, float("nan")))
-    clips = [CachedClip(codes, track, 25.0, view, ef, unknown) for view, ef in conditions]
+    clips = [CachedClip(codes, codes[:2], track, 25.0, view, ef, unknown) for view, ef in conditions]
     network = VideoTransformer(replace(generator_config("tiny"), text_width=16))
     task = GeneratorTask(network, clips, VideoTokenizer(tokenizer_config("tiny")), batch=32, text=text_encoder)
     batch = task.batch(0, 0)

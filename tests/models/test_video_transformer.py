@@ -27,7 +27,7 @@ def known() -> Tensor:
 
 def _run(model: VideoTransformer, codes: Tensor, known: Tensor, conditions: Conditions) -> Tensor:
     with torch.inference_mode():
-        return model(codes, known, conditions)
+        return model(codes, known, conditions, torch.zeros_like(codes))
 
 
 def test_values_of_hidden_codes_do_not_matter(

@@ -11,6 +11,7 @@ from torch import Tensor
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import Conditions, GeneratorConfig, VideoTransformer
+from echopulse.nn.code_head import FactorLogits
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.signals import EcgSignal
@@ -24,11 +25,11 @@ class KnownAnswer(VideoTransformer):
         self.logits = logits
         self.calls: list[tuple[Tensor, Tensor, Conditions]] = []
 
-    def forward(self, codes: Tensor, known: Tensor, conditions: Conditions, places: Tensor | None = None) -> Tensor:
+    def predict(self, codes: Tensor, known: Tensor, conditions: Conditions, places: Tensor) -> FactorLogits:
         self.calls.append((codes.clone(), known.clone(), conditions))
         logits = self.logits if isinstance(self.logits, Tensor) else self.logits(conditions)
-        logits = logits.expand(*codes.shape, sum(self.config.factors))
-        return logits if places is None else logits[places]
+        parts = logits.expand(*codes.shape, sum(self.config.factors))[places].split(self.config.factors, dim=-1)
+        return lambda i, before: parts[i]
 
 
 @pytest.fixture(scope="session")

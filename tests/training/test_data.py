@@ -19,7 +19,7 @@ from echopulse.training import token_cache
 from echopulse.training.data import ClipPool, batch_rng, sample_videos
 from echopulse.training.generator import GeneratorTask
 from echopulse.training.recipes import generator_recipe, tokenizer_recipe
-from echopulse.training.token_cache import CachedClip, build_token_cache
+from echopulse.training.token_cache import PICTURE_STRIDE, CachedClip, build_token_cache
 from echopulse.training.tokenizer import TokenizerTask
 
 
@@ -75,6 +75,8 @@ def test_cache_holds_the_codes_of_the_clips(
         video = torch.from_numpy(np.array(part.frames(i)))[None, :, None].to(fast_dtype()) / 255
         with torch.inference_mode():
             assert np.mean(clip.codes == tokenizer.encode(video)[0].numpy()) > 0.999
+            alone = tokenizer.encode(video[0, ::PICTURE_STRIDE, None])[:, 0].numpy()
+        assert clip.pictures.shape == alone.shape and np.mean(clip.pictures == alone) > 0.999
         line = part.line(i)
         assert clip.ef == pytest.approx(line["truth"]["ef_percent"] / 100) and clip.fps == 25
         assert ("a4c", "a2c")[clip.view] == line["view"]
@@ -107,7 +109,7 @@ def test_cache_is_made_once_and_again_for_another_tokenizer(
 
 def test_generator_batches_hide_and_give_what_they_say(make_task: Callable[[str], Any]) -> None:
     task, uses = make_task("generator"), set()
-    for step in range(30):
+    for step in range(0, 60, 2):
         batch = task.batch(step, 0)
         assert torch.equal(batch.known, ~batch.hidden)
         assert batch.hidden.flatten(1).any(1).all(), "every window has something to predict"
@@ -124,6 +126,23 @@ def test_generator_batches_hide_and_give_what_they_say(make_task: Callable[[str]
         ef = batch.conditions.ef
         assert (ef.isnan() | ((ef > 0.1) & (ef < 0.8))).all()
     assert (True, True, True, False) in uses and any(not use[0] for use in uses)
+
+
+def test_every_other_batch_is_of_pictures_as_clips_that_begin_there_have_them(make_task: Callable[[str], Any]) -> None:
+    task, found = make_task("generator"), set()
+    for step in range(1, 21, 2):
+        batch = task.batch(step, 0)
+        assert batch.codes.shape == (4, 1, 8, 8), "twice as many, without the other slots"
+        assert torch.equal(batch.seen, batch.codes) and torch.equal(batch.known, ~batch.hidden)
+        assert batch.hidden.flatten(1).any(1).all()
+        torch.testing.assert_close(batch.conditions.first_gap_s, torch.full((4,), 0.04))
+        torch.testing.assert_close(batch.conditions.frame_times_s, torch.full((4, 1, 2), -0.14))
+        for codes, contraction in zip(batch.codes, batch.contraction, strict=True):
+            places = [(c, i) for c in task.clips for i, x in enumerate(c.pictures) if np.array_equal(x, codes[0])]
+            assert places
+            found.update(i for _, i in places)
+            assert any(contraction[0, 0] == c.contraction[PICTURE_STRIDE * i] for c, i in places)
+    assert len(found) > 1
 
 
 def test_generator_loss_falls_on_its_own_batch(make_task: Callable[[str], Any]) -> None:

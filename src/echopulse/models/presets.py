@@ -121,6 +121,7 @@ def generator_config(preset: str) -> GeneratorConfig:
             mult=2.0,
             cross_every=2,
             position_bias=True,
+            joint_width=16,
             ecg=EcgEncoderConfig(width=32, depth=1, heads=2, mult=2.0, fine_width=16, fine_dilations=(1, 2)),
         )
     if preset == "compact":
@@ -136,6 +137,7 @@ def generator_config(preset: str) -> GeneratorConfig:
             mult=4.0,
             cross_every=3,
             position_bias=False,
+            joint_width=256,
             ecg=EcgEncoderConfig(width=128, depth=3, heads=2, mult=4.0, fine_width=96, reads_motion=True),
         )
     return GeneratorConfig(factors=factors, rows=side, columns=side)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from echopulse.errors import InputError
 from echopulse.models.ecg_encoder import EcgFeatures
+from echopulse.nn.code_head import FactorLogits
 from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 from echopulse.nn.transformer import Block
 
@@ -66,16 +67,17 @@ class PublishedGenerator(nn.Module):
         self.norm = nn.LayerNorm(c.width)
         self.head = nn.Linear(c.width, c.num_codes)
 
-    def forward(
+    def predict(
         self,
         codes: Int[Tensor, "b t gh gw"],
         known: Bool[Tensor, "b t gh gw"],
         conditions: "Conditions",
-        places: Bool[Tensor, "b t gh gw"] | None = None,
-    ) -> Float[Tensor, "*n k"]:
+        places: Bool[Tensor, "b t gh gw"],
+    ) -> FactorLogits:
         """Logits of every code, asked as `VideoTransformer` is; of the conditions it takes `ecg.tokens` alone."""
         assert isinstance(conditions.ecg, EcgFeatures)
-        return self.logits(torch.where(known, codes, self.config.num_codes), conditions.ecg.tokens, places)
+        logits = self.logits(torch.where(known, codes, self.config.num_codes), conditions.ecg.tokens, places)
+        return lambda i, before: logits
 
     def logits(
         self,

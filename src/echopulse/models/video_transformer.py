@@ -14,6 +14,7 @@ from echopulse.axes import VIEWS
 from echopulse.errors import InputError
 from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures, sample_contraction, sample_fine
 from echopulse.models.quantizer import split_factors
+from echopulse.nn.code_head import CodeHead, FactorLogits
 from echopulse.nn.positions import ContinuousPositionBias, time_waves
 from echopulse.nn.transformer import Block
 
@@ -31,6 +32,7 @@ class GeneratorConfig:
         position_bias: 3-D continuous position bias (the paper) beside learned positions.
         ecg: the ECG encoder.
         text_width: width of the text encoder's embeddings (512 for T5 small); 0 without text.
+        joint_width: of the network that lets a code's factors depend on each other (`CodeHead`); 0: they do not.
         pooled_ecg: the whole ECG window as one vector, as in the released code, to compare with.
     """
 
@@ -47,6 +49,7 @@ class GeneratorConfig:
     position_bias: bool = True
     ecg: EcgEncoderConfig = field(default_factory=EcgEncoderConfig)
     text_width: int = 0
+    joint_width: int = 0
     pooled_ecg: bool = False
 
     def __post_init__(self) -> None:
@@ -124,11 +127,11 @@ class WindowTransformer(nn.Module):
     """What the generator and its critic share: full attention over a window's codes, cross-attention to the ECG.
 
     A window holds the clip's first token frame (slot 0, the memory of the anatomy) and `slots − 1` consecutive token
-    frames from anywhere in the clip. Differs from the paper, which primes each segment with the last frames of the one
-    before and so forgets: here slot 0 stays for the whole video. Every slot gets the fine ECG features at its frames'
-    timestamps; frames and ECG patches share one clock through `time_waves`. Where the encoder reads motion, every slot
-    also gets the ventricle's volume at its frames, `1 − EF · contraction` of the end-diastolic one, with the EF that is
-    asked for or else the one read.
+    frames from anywhere in the clip; or slot 0 alone, as long as there is nothing else. Differs from the paper, which
+    primes each segment with the last frames of the one before and so forgets: here slot 0 stays for the whole video.
+    Every slot gets the fine ECG features at its frames' timestamps; frames and ECG patches share one clock through
+    `time_waves`. Where the encoder reads motion, every slot also gets the ventricle's volume at its frames,
+    `1 − EF · contraction` of the end-diastolic one, with the EF that is asked for or else the one read.
 
     Args:
         config: shape.
@@ -201,8 +204,10 @@ class WindowTransformer(nn.Module):
         fine = sample_fine(c.ecg.fine, rearrange(c.frame_times_s, "b t two -> b (t two)"), self.config.ecg.window_s)
         fine = rearrange(fine, "b (t two) e -> b t (two e)", two=2)
         fine = torch.where(c.has_ecg[:, None, None], fine, self.no_beat.to(fine.dtype))
-        interval = c.frame_times_s[:, 1:, 1] - c.frame_times_s[:, 1:, 0]
-        interval = interval.mean(1, keepdim=True).expand(b, t)
+        interval = c.first_gap_s.unsqueeze(1)  # of a picture alone: from it to what would follow
+        if t > 1:
+            interval = (c.frame_times_s[:, 1:, 1] - c.frame_times_s[:, 1:, 0]).mean(1, keepdim=True)
+        interval = interval.expand(b, t)
         gap = torch.tanh(c.first_gap_s).unsqueeze(1).expand(b, t)
         follows = (c.first_gap_s.unsqueeze(1) < 1.5 * interval).to(gap.dtype)
         timing = torch.stack([10 * interval, gap, follows], dim=-1).to(fine.dtype)
@@ -247,7 +252,7 @@ class VideoTransformer(WindowTransformer):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config, EcgEncoder(config.ecg))
-        self.head = nn.Linear(config.width, sum(config.factors))
+        self.head = CodeHead(config.width, config.factors, config.joint_width)
 
     def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
         """The ECG's features; they do not change while one window is decoded."""
@@ -260,20 +265,30 @@ class VideoTransformer(WindowTransformer):
         codes: Int[Tensor, "b t gh gw"],
         known: Bool[Tensor, "b t gh gw"],
         conditions: Conditions,
-        places: Bool[Tensor, "b t gh gw"] | None = None,
-    ) -> Float[Tensor, "*n k"]:
-        """Logits of every code's factors, side by side along the last axis.
+        truth: Int[Tensor, "b t gh gw"] | None = None,
+    ) -> Float[Tensor, "b t gh gw k"]:
+        """Logits of every code's factors, side by side along the last axis, for training.
 
         Args:
             codes: values where known; anything elsewhere.
             known: which codes may be seen.
             conditions: the rest of what is known.
-            places: which codes to predict, in one row (n, k); all of them (b, t, gh, gw, k) if None.
+            truth: all codes; with a joint head, logits of a factor see the true ones before it.
         """
         if isinstance(conditions.ecg, EcgWindow):
             conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
-        x = self.features(codes, known, conditions)
-        return self.head(x if places is None else x[places])
+        factors = None if truth is None else split_factors(truth, self.config.factors)
+        return self.head(self.features(codes, known, conditions), factors)
+
+    def predict(
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"],
+        conditions: Conditions,
+        places: Bool[Tensor, "b t gh gw"],
+    ) -> FactorLogits:
+        """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
+        return self.head.one_by_one(self.features(codes, known, conditions)[places])
 
 
 def _by_tensor(function: Callable[..., Tensor], *values: Any) -> Any:

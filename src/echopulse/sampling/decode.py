@@ -13,6 +13,7 @@ from echopulse.models.critic import TokenCritic
 from echopulse.models.published_generator import PublishedGenerator
 from echopulse.models.quantizer import join_factors
 from echopulse.models.video_transformer import Conditions, VideoTransformer
+from echopulse.nn.code_head import FactorLogits
 from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
 
 ORDERS = ("auto", "critic", "confidence", "halton")
@@ -85,15 +86,15 @@ class DecodeSettings:
         """How the first picture is drawn where none is given; None: together with what follows.
 
         It holds the anatomy, which should vary as patients do, where motion should follow the ECG. So it is drawn
-        without guidance, in twice the steps, which then cost as much as guided ones, and in an order that does not
-        prefer what is likely: by confidence, black comes first, and pictures turn out dim and alike (Fréchet distance
-        2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients).
+        without guidance, in eight times the steps, each of which costs an eighth of a window's, and in an order that
+        does not prefer what is likely: by confidence, black comes first, and pictures turn out dim and alike (Fréchet
+        distance 2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients).
         """
         if self.picture_temperature is None:
             return None
         return replace(
             self,
-            steps=min(2 * self.steps, _MAX_STEPS),
+            steps=min(8 * self.steps, _MAX_STEPS),
             guidance=1.0,
             temperature=self.picture_temperature,
             final_temperature=None,
@@ -135,7 +136,6 @@ def decode_window(
     settings: DecodeSettings,
     generator: torch.Generator | Sequence[torch.Generator],
     critic: TokenCritic | None = None,
-    fill: Bool[Tensor, "b t gh gw"] | None = None,
 ) -> Int[Tensor, "b t gh gw"]:
     """Fills the hidden codes of a window.
 
@@ -147,7 +147,6 @@ def decode_window(
         settings: how to draw.
         generator: all randomness comes from here; one for each row makes rows independent of each other.
         critic: the generator's, where there is one.
-        fill: which of the hidden codes to fill; the others stay as they came. All if None.
 
     Raises:
         InputError: the settings ask for a critic, and there is none.
@@ -156,14 +155,14 @@ def decode_window(
         raise InputError("order is 'critic', but this checkpoint has none; choose confidence or halton")
     if settings.order not in ("auto", "critic"):
         critic = None
-    fill = ~known if fill is None else ~known & fill
-    known, hidden = known | fill, fill  # seen unless hidden
+    fill = ~known
+    hidden = fill
     total = int(fill.flatten(1).sum(-1).max())
     turns = _halton_turns(codes.shape, generator) if settings.order == "halton" else None
     for step in range(settings.steps):
         guided = settings.guidance != 1 and step < math.ceil(settings.guided_share * settings.steps)
         weight = settings.guidance if guided else 1.0
-        logits = _logits(model, codes, known & ~hidden, hidden, conditions, weight)
+        logits = _logits(model, codes, ~hidden, hidden, conditions, weight)
         uniform = _uniform((*codes.shape, len(model.config.factors)), generator)[hidden]
         drawn, log_p = draw_codes(logits, model.config.factors, settings.temperature_at(step), uniform)
         codes = codes.masked_scatter(hidden, drawn)
@@ -189,23 +188,28 @@ def _logits(
     hidden: Tensor,
     conditions: Conditions,
     guidance: float,
-) -> Float[Tensor, "n k"]:
+) -> FactorLogits:
     """Guided logits of the hidden codes, both branches in one batch (Ho 2022)."""
     if guidance == 1:
-        return model(codes, known, conditions, places=hidden).float()
+        return model.predict(codes, known, conditions, hidden)
     both = Conditions.joined([conditions, conditions.without_ecg()])
     codes, known, hidden = (torch.cat([x, x]) for x in (codes, known, hidden))
-    yes, no = model(codes, known, both, places=hidden).float().chunk(2)
-    return no + guidance * (yes - no)
+    predicted = model.predict(codes, known, both, hidden)
+
+    def guided(i: int, before: Tensor) -> Tensor:
+        yes, no = predicted(i, torch.cat([before, before])).float().chunk(2)
+        return no + guidance * (yes - no)
+
+    return guided
 
 
 def draw_codes(
-    logits: Float[Tensor, "*n k"], factors: tuple[int, ...], temperature: float, uniform: Float[Tensor, "*n f"]
-) -> tuple[Int[Tensor, "*n"], Float[Tensor, "*n"]]:
-    """Draws every factor and joins them.
+    logits: FactorLogits, factors: tuple[int, ...], temperature: float, uniform: Float[Tensor, "n g"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Draws one factor after the other and joins them.
 
     Args:
-        logits: factors side by side along the last axis.
+        logits: of each factor, given those that were drawn before it.
         factors: their sizes.
         temperature: of the softmax.
         uniform: numbers in [0, 1), one a factor, which say what is drawn: the place on the cumulative probability.
@@ -213,15 +217,16 @@ def draw_codes(
     Returns:
         Codes, and their confidence: the log probability of the code drawn.
     """
-    parts, confidence = [], torch.zeros(logits.shape[:-1], device=logits.device)
-    for part, place in zip(logits.split(factors, dim=-1), uniform.to(logits.device).unbind(-1), strict=True):
-        p = torch.softmax(part / temperature, dim=-1)
+    drawn = torch.empty(len(uniform), 0, dtype=torch.long, device=uniform.device)
+    confidence = torch.zeros(len(uniform), device=uniform.device)
+    for i, (size, place) in enumerate(zip(factors, uniform.unbind(-1), strict=True)):
+        p = torch.softmax(logits(i, drawn).float() / temperature, dim=-1)
         reached = p.cumsum(-1)
-        place = (place * reached[..., -1]).unsqueeze(-1)
-        index = torch.searchsorted(reached, place, right=True).clamp(max=part.shape[-1] - 1)
+        place = (place * reached[:, -1]).unsqueeze(-1)
+        index = torch.searchsorted(reached, place, right=True).clamp(max=size - 1)
         confidence += p.gather(-1, index).squeeze(-1).log()
-        parts.append(index.squeeze(-1))
-    return join_factors(torch.stack(parts, dim=-1), factors), confidence
+        drawn = torch.cat([drawn, index], dim=-1)
+    return join_factors(drawn, factors), confidence
 
 
 def _halton_turns(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:

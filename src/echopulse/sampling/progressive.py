@@ -134,11 +134,11 @@ def _with_first_pictures(
     settings: DecodeSettings,
     generators: Sequence[torch.Generator],
 ) -> Int[Tensor, "b t gh gw"]:
-    """The first window with its slot 0 drawn; the rest stays hidden."""
-    nothing = torch.zeros_like(codes, dtype=torch.bool)
-    fill = nothing.clone()
-    fill[:, 0] = True
-    return decode_window(model, codes, nothing, conditions, settings, generators, fill=fill)
+    """The first window with its slot 0 drawn, as a window of its own; the rest stays hidden."""
+    alone = conditions._replace(frame_times_s=conditions.frame_times_s[:, :1])
+    nothing = torch.zeros_like(codes[:, :1], dtype=torch.bool)
+    picture = decode_window(model, codes[:, :1], nothing, alone, settings, generators)
+    return torch.cat([picture, codes[:, 1:]], dim=1)
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:

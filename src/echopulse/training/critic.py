@@ -32,6 +32,8 @@ class CriticTask(GeneratorTask):
         seed: of the batches.
     """
 
+    _pictures = False  # they are drawn in an order of their own
+
     def __init__(
         self,
         generator: VideoTransformer,
@@ -67,9 +69,9 @@ class CriticTask(GeneratorTask):
         generator = self.generator.to(b.codes.device)
         assert isinstance(b.conditions.ecg, EcgWindow)
         conditions = b.conditions._replace(ecg=generator.encode_ecg(b.conditions.ecg))
-        logits = generator(b.codes, b.known, conditions, places=b.hidden).float()
         factors = generator.config.factors
-        drawn, _ = draw_codes(logits, factors, 1.0, torch.rand(len(logits), len(factors)))
+        uniform = torch.rand(int(b.hidden.sum()), len(factors)).to(b.codes.device)
+        drawn, _ = draw_codes(generator.predict(b.codes, b.known, conditions, b.hidden), factors, 1.0, uniform)
         return b.codes.masked_scatter(b.hidden, drawn), conditions
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:

@@ -34,7 +34,14 @@ from echopulse.sampling.schedule import cosine_share
 from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 from echopulse.training.data import batch_rng
 from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads, draw_marks
-from echopulse.training.token_cache import CachedClip
+from echopulse.training.token_cache import PICTURE_STRIDE, CachedClip
+
+_PICTURE_STEPS = 2
+"""Every how many steps are pictures alone, the first ones of clips: they cost an eighth of windows, and to draw them is
+what a clip from the ECG alone begins with."""
+
+_PICTURES = 2
+"""Of them for each window of other steps."""
 
 
 class GeneratorBatch(NamedTuple):
@@ -58,7 +65,8 @@ class GeneratorTask:
     """Predict hidden codes.
 
     A batch mixes the three uses: from the ECG alone, from the ECG and the first frame, and going on from earlier
-    token frames. Given codes are corrupted at random (up to 10 %), since at generation they are the model's own.
+    token frames; every other batch is of pictures alone. Given codes are corrupted at random (up to 10 %), since at
+    generation they are the model's own.
 
     Args:
         network: to train; a config makes a new one.
@@ -74,6 +82,8 @@ class GeneratorTask:
     Raises:
         InputError: no clip is long enough, or an encoder has another shape.
     """
+
+    _pictures = True  # among the batches
 
     def __init__(
         self,
@@ -108,22 +118,34 @@ class GeneratorTask:
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
         rng = batch_rng(self._seed, step, rank)
+        alone = self._pictures and step % _PICTURE_STEPS == _PICTURE_STEPS - 1
+        count = self._batch * (_PICTURES if alone else 1)
         rows, texts = [], []
-        for _ in range(self._batch):
+        for _ in range(count):
             clip = self.clips[rng.integers(len(self.clips))]
-            rows.append(self._window(rng, clip))
+            rows.append(self._picture(rng, clip) if alone else self._window(rng, clip))
             texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
         codes, seen, known, hidden, ecg, marks, present, *told, first, contraction, true_ef = columns
-        lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
+        lead_ids = torch.arange(len(STANDARD_LEADS)).expand(count, -1)
         window = EcgWindow(ecg, marks, lead_ids, present)
         text = None if self._text is None else self._text(texts)
         if text is not None:
-            heard = torch.from_numpy(rng.uniform(size=(self._batch, 1)) < 0.5)
+            heard = torch.from_numpy(rng.uniform(size=(count, 1)) < 0.5)
             text = text._replace(visible=text.visible & heard)
         has_ecg, times, gap, view, ef = told
         conditions = Conditions(window, has_ecg, times, gap, view, ef, text, first)
         return GeneratorBatch(codes, seen, known, hidden, conditions, contraction, true_ef)
+
+    def _picture(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
+        """A window's first slot, without the others."""
+        number = int(rng.integers(len(clip.pictures)))
+        codes = clip.pictures[number : number + 1].astype(np.int64)
+        hidden = rng.uniform(size=codes.shape) < cosine_share(rng.uniform())
+        if not hidden.any():
+            hidden[:] = True
+        numbers = frame_numbers(self.model.config.slots, 1) + number * PICTURE_STRIDE
+        return self._row(rng, clip, codes, codes, hidden, numbers, 1)
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -134,18 +156,32 @@ class GeneratorTask:
         given = np.zeros(codes.shape, bool)
         given[: (0, 1, 1 + OVERLAP)[use]] = True
         wrong = rng.uniform(size=codes.shape) < rng.uniform(0, 0.1)
-        seen = np.where(wrong, rng.permutation(codes.ravel()).reshape(codes.shape), codes)
-        seen = np.where(given, seen, codes)
+        seen = np.where(wrong & given, rng.permutation(codes.ravel()).reshape(codes.shape), codes)
         hidden = ~given & (rng.uniform(size=codes.shape) < cosine_share(rng.uniform()))
         if not hidden.any():
             hidden = ~given
-        numbers = frame_numbers(c.slots, position)
+        return self._row(rng, clip, codes, seen, hidden, frame_numbers(c.slots, position), c.slots)
+
+    def _row(
+        self,
+        rng: np.random.Generator,
+        clip: CachedClip,
+        codes: np.ndarray,
+        seen: np.ndarray,
+        hidden: np.ndarray,
+        numbers: np.ndarray,
+        slots: int,
+    ) -> tuple[np.ndarray, ...]:
+        """One row of a batch: the first slots of the window of these frame numbers, and what is told of it."""
+        c = self.model.config
         times = numbers / clip.fps
         middle = float(times[1:].mean())
         ecg, marks, present = self._ecg(rng, clip.track, middle)
         has_ecg = rng.uniform() > 0.12
         knows_ef = rng.uniform() < (0.9 if has_ecg else 0.2)  # generation asks for one or reads it from the whole ECG
         half = c.ecg.window_s / 2
+        gap = (numbers[1, 0] - numbers[0, 0]) / clip.fps
+        numbers, times = numbers[:slots], times[:slots]
         return (
             codes,
             seen,
@@ -156,10 +192,10 @@ class GeneratorTask:
             present,
             np.array(has_ecg),
             np.clip(times - middle, -half, half).astype(np.float32),
-            np.array((numbers[1, 0] - numbers[0, 0]) / clip.fps, np.float32),
+            np.array(gap, np.float32),
             np.array(clip.view if rng.uniform() < 0.9 else -1, np.int64),
             np.array(clip.ef if knows_ef else math.nan, np.float32),
-            np.array(clip.contraction[0] if rng.uniform() < 0.9 else math.nan, np.float32),
+            np.array(clip.contraction[numbers[0, 0]] if rng.uniform() < 0.9 else math.nan, np.float32),
             np.where(np.abs(times - middle) < half, clip.contraction[numbers], np.nan).astype(np.float32),
             np.array(clip.ef, np.float32),
         )
@@ -192,7 +228,7 @@ class GeneratorTask:
         network = self.model
         assert isinstance(network, VideoTransformer) and isinstance(b.conditions.ecg, EcgWindow)
         features = network.encode_ecg(b.conditions.ecg)
-        logits = model(b.seen, b.known, b.conditions._replace(ecg=features))
+        logits = model(b.seen, b.known, b.conditions._replace(ecg=features), b.codes)
         terms = masked_code_loss(logits, b.codes, b.hidden, network.config.factors)
         loss = terms["cross_entropy"]
         if features.ef is not None:

@@ -25,7 +25,10 @@ from echopulse.training.data import ClipPool
 from echopulse.training.phantom_data import PhantomDataset
 
 MAX_FRAMES_AT_ONCE = 151
-_LAYOUT = 2  # of the cache's files
+PICTURE_STRIDE = 6
+"""Every how many frames of a clip are also coded alone."""
+
+_LAYOUT = 3  # of the cache's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class CachedClip:
 
     Attributes:
         codes: int32 (token frames, rows, columns); the whole clip encoded in one stream.
+        pictures: int32 (n, rows, columns); frames 0, `PICTURE_STRIDE`, ... as clips of one frame: the first pictures of
+            clips that would begin there.
         track: its ECG.
         fps: frames per second.
         view: index in `axes.VIEWS`, −1 if unknown.
@@ -43,6 +48,7 @@ class CachedClip:
     """
 
     codes: np.ndarray
+    pictures: np.ndarray
     track: EcgTrack
     fps: float
     view: int
@@ -126,6 +132,8 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
         with torch.inference_mode():
             tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int()
+            pictures = video[0, ::PICTURE_STRIDE, None]
+            tensors[f"{number}.pictures"] = tokenizer.encode(pictures)[:, 0].int()
         track = EcgTrack.from_signal(ecg)
         tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
         tensors[f"{number}.leads"] = torch.from_numpy(track.lead_ids)
@@ -159,6 +167,7 @@ def _read(index: Path, data: Path) -> list[CachedClip]:
             result.append(
                 CachedClip(
                     codes=file.get_tensor(f"{number}.codes").numpy(),
+                    pictures=file.get_tensor(f"{number}.pictures").numpy(),
                     track=track,
                     fps=clip["fps"],
                     view=clip["view"],
