@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_ROWS = 64
+"""Rows are padded to multiples of this: a CPU keeps a program for every number of rows that it has multiplied."""
+
 FactorLogits = Callable[[int, Int[Tensor, "n i"]], Float[Tensor, "n f"]]
 """Logits of factor i, in rows, for the values of the i factors before it."""
 
@@ -57,13 +60,16 @@ class CodeHead(nn.Linear):
 
     def one_by_one(self, x: Float[Tensor, "n d"]) -> FactorLogits:
         """What gives the logits of one factor after the other, for drawing."""
+        n, more = len(x), -len(x) % _ROWS
+        x = F.pad(x, (0, 0, 0, more))
         parts = super().forward(x).split(self._factors, dim=-1)
         feature = self.feature(x) if self.joint else None
 
         def logits(i: int, before: Tensor) -> Tensor:
             if feature is None or i == 0:
-                return parts[i]
+                return parts[i][:n]
+            before = F.pad(before, (0, 0, 0, more))
             seen = torch.stack([self.before[j](before[:, j]) for j in range(i)]).sum(0)
-            return parts[i] + self.given[i - 1](F.gelu(feature + seen))
+            return (parts[i] + self.given[i - 1](F.gelu(feature + seen)))[:n]
 
         return logits
