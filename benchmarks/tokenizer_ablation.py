@@ -28,7 +28,7 @@ from echopulse.models.presets import tokenizer_config
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.nn.precision import fast_dtype
-from echopulse.training.engine import TrainSettings, train
+from echopulse.training.engine import train
 from echopulse.training.recipes import tokenizer_losses, tokenizer_recipe
 from echopulse.training.tokenizer import TokenizerLosses, tokenizer_task
 
@@ -51,12 +51,16 @@ def fit(
     folder: Path,
     network: VideoTokenizer | TokenizerConfig,
     losses: TokenizerLosses,
-    settings: TrainSettings,
     textures: float,
-    data: Sequence[Path],
+    steps: int,
+    options: argparse.Namespace,
 ) -> bool:
     """Trains one network in its folder, from where it was stopped if it was; says whether it was."""
-    task = tokenizer_task(network, data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures)
+    recipe = tokenizer_recipe(options.preset)
+    settings = replace(recipe, steps=steps, batch=options.batch or recipe.batch, seed=options.seed)
+    task = tokenizer_task(
+        network, options.data, losses=losses, batch=settings.batch, seed=settings.seed, textures=textures
+    )
     resume = any((folder / name).exists() for name in ("checkpoint", ".checkpoint.old"))
     train(task, settings, folder, resume=resume, quiet=True)
     return resume
@@ -65,12 +69,10 @@ def fit(
 def shared_start(options: argparse.Namespace) -> VideoTokenizer:
     """The network that all arms go on from: the preset's, trained without rounding."""
     folder = options.output / "shared"
-    recipe = tokenizer_recipe(options.preset)
-    settings = replace(recipe, steps=options.shared, batch=options.batch or recipe.batch, seed=options.seed)
     if not (folder / "done.json").exists():
         losses, textures = tokenizer_losses(options.preset, options.shared)
         losses = replace(losses, continuous_steps=options.shared)
-        fit(folder, tokenizer_config(options.preset), losses, settings, textures, options.data)
+        fit(folder, tokenizer_config(options.preset), losses, textures, options.shared, options)
         save_json(folder / "done.json", {"steps": options.shared})
     if load_json(folder / "done.json")["steps"] != options.shared:
         raise InputError(f"{folder} was trained for another number of steps; choose another folder")
@@ -84,8 +86,7 @@ def begun(config: TokenizerConfig, start: VideoTokenizer | None, seed: int) -> V
     torch.manual_seed(seed)
     network = VideoTokenizer(config)
     kept = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("quantizer.")}
-    missing, surplus = network.load_state_dict(kept, strict=False)
-    assert not surplus and all(name.startswith("quantizer.") for name in missing)
+    network.load_state_dict(network.state_dict() | kept)
     return network
 
 
@@ -106,8 +107,6 @@ def run_arm(
         if done["asked"] != asked:
             raise InputError(f"{folder} was made with other options ({done['asked']}); choose another folder")
         return done
-    recipe = tokenizer_recipe(options.preset)
-    settings = replace(recipe, steps=options.steps, batch=options.batch or recipe.batch, seed=options.seed)
     losses, textures = tokenizer_losses(options.preset, options.steps)
     free_steps = options.steps
     if rounds:
@@ -118,7 +117,7 @@ def run_arm(
     elif kind == "adversarial":
         losses = replace(losses, adversarial="video", adversarial_start=options.steps // 2)
     begin = time.monotonic()
-    resume = fit(folder, begun(config, start, options.seed), losses, settings, textures, options.data)
+    resume = fit(folder, begun(config, start, options.seed), losses, textures, options.steps, options)
     minutes = (time.monotonic() - begin) / 60
     network = VideoTokenizer.from_pretrained(folder).to(fast_dtype())
     clips = read_clips(options.test, options.frames, options.clips)

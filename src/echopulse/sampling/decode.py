@@ -162,7 +162,7 @@ def decode_window(
     for step in range(settings.steps):
         guided = settings.guidance != 1 and step < math.ceil(settings.guided_share * settings.steps)
         weight = settings.guidance if guided else 1.0
-        logits = _logits(model, codes, ~hidden, hidden, conditions, weight)
+        logits = _logits(model, codes, hidden, conditions, weight)
         uniform = _uniform((*codes.shape, len(model.config.factors)), generator)[hidden]
         drawn, log_p = draw_codes(logits, model.config.factors, settings.temperature_at(step), uniform)
         codes = codes.masked_scatter(hidden, drawn)
@@ -184,17 +184,16 @@ def decode_window(
 def _logits(
     model: VideoTransformer | PublishedGenerator,
     codes: Tensor,
-    known: Tensor,
     hidden: Tensor,
     conditions: Conditions,
     guidance: float,
 ) -> FactorLogits:
     """Guided logits of the hidden codes, both branches in one batch (Ho 2022)."""
     if guidance == 1:
-        return model.predict(codes, known, conditions, hidden)
+        return model.predict(codes, ~hidden, conditions, hidden)
     both = Conditions.joined([conditions, conditions.without_ecg()])
-    codes, known, hidden = (torch.cat([x, x]) for x in (codes, known, hidden))
-    predicted = model.predict(codes, known, both, hidden)
+    codes, hidden = (torch.cat([x, x]) for x in (codes, hidden))
+    predicted = model.predict(codes, ~hidden, both, hidden)
 
     def guided(i: int, before: Tensor) -> Tensor:
         yes, no = predicted(i, torch.cat([before, before])).float().chunk(2)

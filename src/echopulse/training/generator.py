@@ -145,7 +145,7 @@ class GeneratorTask:
         if not hidden.any():
             hidden[:] = True
         numbers = frame_numbers(self.model.config.slots, 1) + number * PICTURE_STRIDE
-        return self._row(rng, clip, codes, codes, hidden, numbers, 1)
+        return self._row(rng, clip, codes, codes, hidden, numbers)
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -160,7 +160,7 @@ class GeneratorTask:
         hidden = ~given & (rng.uniform(size=codes.shape) < cosine_share(rng.uniform()))
         if not hidden.any():
             hidden = ~given
-        return self._row(rng, clip, codes, seen, hidden, frame_numbers(c.slots, position), c.slots)
+        return self._row(rng, clip, codes, seen, hidden, frame_numbers(c.slots, position))
 
     def _row(
         self,
@@ -170,7 +170,6 @@ class GeneratorTask:
         seen: np.ndarray,
         hidden: np.ndarray,
         numbers: np.ndarray,
-        slots: int,
     ) -> tuple[np.ndarray, ...]:
         """One row of a batch: the first slots of the window of these frame numbers, and what is told of it."""
         c = self.model.config
@@ -181,7 +180,7 @@ class GeneratorTask:
         knows_ef = rng.uniform() < (0.9 if has_ecg else 0.2)  # generation asks for one or reads it from the whole ECG
         half = c.ecg.window_s / 2
         gap = (numbers[1, 0] - numbers[0, 0]) / clip.fps
-        numbers, times = numbers[:slots], times[:slots]
+        numbers, times = numbers[: len(codes)], times[: len(codes)]
         return (
             codes,
             seen,
