@@ -26,7 +26,6 @@ from echopulse.cli.simulate import simulate_set
 from echopulse.cli.synthesize import SynthesisSettings, synthesize_set
 from echopulse.config import load_json
 from echopulse.errors import InputError
-from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, write_metrics
 from echopulse.evaluation.pixel import ssim_map
 from echopulse.evaluation.sections import synchrony_of
@@ -42,6 +41,7 @@ from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest
 from echopulse.signals import EchoClip
 from echopulse.signals.processing import detect_r_peaks
+from echopulse.signals.ventricle import find_beats, lv_curve
 
 FIRST_SEED = {"a4c": 1_000_000, "a2c": 2_000_000}
 CONTROLS = ("shuffled-ecg", "null-ecg", "image")

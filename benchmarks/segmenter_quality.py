@@ -21,10 +21,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from echopulse.axes import MASK_CLASSES
-from echopulse.evaluation.ejection_fraction import ef_agreement, find_beats, lv_curve
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, quality, segment_clip
+from echopulse.evaluation.statistics import ef_agreement
 from echopulse.evaluation.synchrony import clip_synchrony, summarize_synchrony
 from echopulse.io.sets import PreparedSet
+from echopulse.signals.ventricle import find_beats, lv_curve
 
 
 def measure(folder: Path, weights: Path, i: int) -> dict[str, Any]:

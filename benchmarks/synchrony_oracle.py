@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from echopulse.evaluation.controls import shift_regression, shuffled_pairs
-from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.segmentation import segment_clip
 from echopulse.evaluation.synchrony import clip_synchrony, curve_shift_s, summarize_synchrony
 from echopulse.phantom import sample_patient, simulate_clip
+from echopulse.signals.ventricle import find_beats, lv_curve
 
 FPS, SECONDS, START_S = 25.0, 3.0, 2.0
 

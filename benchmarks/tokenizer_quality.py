@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from echopulse.axes import MASK_CLASSES
 from echopulse.cli.reconstruct import round_trip as streamed
 from echopulse.errors import InputError
-from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.pixel import pixel_scores
 from echopulse.evaluation.segmentation import segment_clip
 from echopulse.io.sets import PreparedSet
@@ -34,6 +33,7 @@ from echopulse.models.detail import DetailNetwork
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.detail import DetailStream
+from echopulse.signals.ventricle import find_beats, lv_curve
 
 LAG, REACH, PATCH, EVERY = 2, 5, 9, 4
 """Speckle: frames between two pictures, largest displacement in pixels, side of a patch, frames between two pairs."""

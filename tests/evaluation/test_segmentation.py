@@ -7,10 +7,10 @@ import pytest
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
-from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, quality, segment_clip
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.signals import PairedClip
+from echopulse.signals.ventricle import find_beats, lv_curve
 
 LV, MYOCARDIUM = MASK_CLASSES.index("lv_cavity"), MASK_CLASSES.index("lv_myocardium")
 

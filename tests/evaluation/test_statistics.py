@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from echopulse.evaluation.statistics import cluster_bootstrap, size_warnings
+from echopulse.evaluation.statistics import cluster_bootstrap, ef_agreement, size_warnings
 
 
 def test_interval_covers_the_mean_of_independent_patients():
@@ -36,3 +36,24 @@ def test_same_seed_same_interval():
 def test_small_sets_are_warned_about():
     assert any("fewer than 500" in text for text in size_warnings(499, 499))
     assert not size_warnings(500, 500)
+
+
+def test_agreement_by_hand() -> None:
+    result = ef_agreement([52.0, 44.0, 63.0], [50.0, 40.0, 60.0])
+    assert result["mae"] == pytest.approx(3) and result["bias"] == pytest.approx(3) and result["n"] == 3
+    assert result["rmse"] == pytest.approx(np.sqrt(29 / 3))
+    assert result["r2"] == pytest.approx(1 - 29 / 200)
+    assert result["spread"] == pytest.approx(10)
+    assert result["loa"] == pytest.approx([3 - 1.96, 3 + 1.96])
+
+
+def test_r2_is_lowered_by_a_bias() -> None:
+    reference = [30.0, 50.0, 70.0]
+    assert ef_agreement([x + 20 for x in reference], reference)["r2"] == pytest.approx(1 - 1200 / 800)
+
+
+def test_agreement_of_nothing_and_of_one() -> None:
+    assert set(ef_agreement([], []).values()) == {None, 0}
+    one = ef_agreement([50.0], [48.0])
+    assert one["mae"] == 2 and one["r2"] is None and one["loa"] is None
+    assert ef_agreement([50.0, 51.0], [48.0, 48.0])["r2"] is None

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from echopulse.evaluation.controls import shift_regression
-from echopulse.evaluation.ejection_fraction import LvBeats, find_beats
 from echopulse.evaluation.synchrony import (
     circular_statistics,
     clip_synchrony,
@@ -14,6 +13,7 @@ from echopulse.evaluation.synchrony import (
 )
 from echopulse.phantom.mechanics import simulate_volume
 from echopulse.phantom.rhythm import Beats, simulate_beats
+from echopulse.signals.ventricle import LvBeats, find_beats
 
 FPS, SECONDS = 25.0, 3.0
 TIMES = np.arange(round(FPS * SECONDS)) / FPS

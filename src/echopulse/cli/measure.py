@@ -41,8 +41,8 @@ def measure(frames: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray) -> M
         times_s: (frames,) seconds.
         r_times_s: R peaks on the same clock; they cut the beats for the EF, and nothing else.
     """
-    from echopulse.evaluation.ejection_fraction import find_beats, lv_curve
     from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, quality, segment_clip
+    from echopulse.signals.ventricle import find_beats, lv_curve
 
     if not (SHIPPED_SEGMENTER / "model.safetensors").is_file():
         return Measurement(None, null_because="this installation has no segmenter")

@@ -11,13 +11,13 @@ from typing import Any, cast
 import numpy as np
 
 from echopulse.errors import InputError
-from echopulse.evaluation.ejection_fraction import LvBeats, find_beats, lv_curve
 from echopulse.evaluation.features import Extractor
 from echopulse.evaluation.privacy import thumbnail
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, Backend, quality, segment_clip
 from echopulse.io.sets import PreparedSet
 from echopulse.io.video import whole_file
 from echopulse.signals.processing import detect_r_peaks, detect_t_ends
+from echopulse.signals.ventricle import LvBeats, find_beats, lv_curve
 
 VERSION = 2
 """Part of every key of the cache; raised when a measurement of this package changes."""

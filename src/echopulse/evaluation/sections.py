@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from echopulse.evaluation.controls import shift_regression, shuffled_pairs
-from echopulse.evaluation.ejection_fraction import ef_agreement
 from echopulse.evaluation.features import Extractor
 from echopulse.evaluation.frechet import (
     MIN_CLIPS,
@@ -19,7 +18,7 @@ from echopulse.evaluation.frechet import (
 from echopulse.evaluation.matching import Pair
 from echopulse.evaluation.privacy import copying, coverage, nearest, standardized
 from echopulse.evaluation.reading import ClipReading
-from echopulse.evaluation.statistics import cluster_bootstrap
+from echopulse.evaluation.statistics import cluster_bootstrap, ef_agreement
 from echopulse.evaluation.synchrony import ClipSynchrony, clip_synchrony, curve_shift_s, summarize_synchrony
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
+from echopulse.signals.ventricle import pieces_of
 
 Backend = Literal["echopulse", "sam2", "masks"]
 
@@ -32,7 +32,6 @@ MIN_OVERLAP = 0.5
 """Least intersection over union of the cavity in neighbouring frames; a good ejection at 8 frames/s comes near it."""
 
 _BACKGROUND, _LV = MASK_CLASSES.index("background"), MASK_CLASSES.index("lv_cavity")
-_FRAMES_AT_ONCE = 5
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -91,7 +90,7 @@ def segment_clip(
         if weights is None:
             raise InputError("the sam2 segmenter needs weights: a local folder or a hub id, facebook/sam2.1-hiera-tiny")
         return _segment_by_sam2(frames, str(weights))
-    return _segment_by_network(frames, Path(weights or SHIPPED_SEGMENTER))
+    return _load_network(Path(weights or SHIPPED_SEGMENTER)).label(frames)
 
 
 def quality(masks: np.ndarray) -> ClipQuality:
@@ -106,7 +105,7 @@ def quality(masks: np.ndarray) -> ClipQuality:
     cavity = masks == _LV
     areas = cavity.sum((1, 2))
     present = float(np.mean(areas > 0))
-    shares = [float(_pieces(frame)[1].max() / area) for frame, area in zip(cavity, areas, strict=True) if area]
+    shares = [float(pieces_of(frame)[1].max() / area) for frame, area in zip(cavity, areas, strict=True) if area]
     one_component = min(shares, default=0.0)
     edges = cavity[:, [0, -1], :].any((1, 2)) | cavity[:, :, [0, -1]].any((1, 2))
     both, either = (cavity[1:] & cavity[:-1]).sum((1, 2)), (cavity[1:] | cavity[:-1]).sum((1, 2))
@@ -126,12 +125,6 @@ def quality(masks: np.ndarray) -> ClipQuality:
     return ClipQuality(not reasons, tuple(reasons), present, one_component, (low, high), float(edges.mean()), overlap)
 
 
-def _pieces(cavity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of its connected piece at every pixel, 0 outside, and the pixels in each piece."""
-    labels = np.asarray(ndimage.label(cavity)[0])  # type: ignore[index]
-    return labels, np.bincount(labels.ravel())[1:]
-
-
 def _given_masks(frames: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
     if masks is None:
         raise InputError("this clip has no masks; choose another segmenter, or a set with masks")
@@ -144,43 +137,6 @@ def _given_masks(frames: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
 
 
 # the shipped network -------------------------------------------------------------------------------
-
-
-def _segment_by_network(frames: np.ndarray, folder: Path) -> np.ndarray:
-    import torch
-    from torch.nn import functional as F
-
-    network = _load_network(folder)
-    size, dtype = network.config.size, next(network.parameters()).dtype
-    height, width = frames.shape[1:]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    pad = (left, side - width - left, top, side - height - top)
-    result = np.empty(frames.shape, np.uint8)
-    with torch.inference_mode():
-        for first in range(0, len(frames), _FRAMES_AT_ONCE):
-            piece = torch.from_numpy(np.array(frames[first : first + _FRAMES_AT_ONCE]))[:, None].float() / 255
-            piece = F.pad(piece, pad)
-            if side != size:
-                piece = F.interpolate(piece, size=(size, size), mode="bilinear", antialias=True)
-            scores = network(piece.to(dtype)).float()
-            if side != size:
-                scores = F.interpolate(scores, size=(side, side), mode="bilinear")
-            classes = scores.argmax(1).byte().numpy()
-            result[first : first + len(piece)] = classes[:, top : top + height, left : left + width]
-    return _tidy(result)
-
-
-def _tidy(masks: np.ndarray) -> np.ndarray:
-    """Fills holes of the cavity and takes crumbs away, pieces under a tenth of it; larger ones are for `quality`."""
-    for frame in masks:
-        cavity = frame == _LV
-        labels, sizes = _pieces(cavity)
-        crumbs = np.isin(labels, 1 + np.flatnonzero(sizes < 0.1 * sizes.sum()))
-        frame[crumbs] = _BACKGROUND
-        cavity &= ~crumbs
-        frame[np.asarray(ndimage.binary_fill_holes(cavity)) & ~cavity] = _LV
-    return masks
 
 
 @lru_cache(maxsize=2)
@@ -204,7 +160,7 @@ def _segment_by_sam2(frames: np.ndarray, weights: str) -> np.ndarray:
     import torch
     from torch.nn import functional as F
 
-    masks = _segment_by_network(frames, SHIPPED_SEGMENTER)
+    masks = _load_network(SHIPPED_SEGMENTER).label(frames)
     cavity = masks == _LV
     areas = cavity.sum((1, 2))
     if not areas.any():

@@ -1,6 +1,7 @@
-"""Confidence intervals by resampling patients, and warnings about small sets."""
+"""Agreement of two readings, confidence intervals by resampling patients, and warnings about small sets."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,3 +58,34 @@ def size_warnings(num_clips: int, num_patients: int) -> list[str]:
     if num_patients < 50:
         warnings.append(f"{num_patients} patients: intervals are wide, and R² can change by 0.2 from sample to sample.")
     return warnings
+
+
+def ef_agreement(predicted: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Agreement of two EF readings of the same clips, percentage points.
+
+    R² is 1 − SSE/SST, which a bias lowers, and not the squared correlation, which it does not. R² depends on the
+    spread of the reference; the spread stands beside it for that reason. Limits of agreement: bias ± 1.96 SD of the
+    differences (Bland and Altman 1986).
+
+    Args:
+        predicted: EF in percent.
+        reference: EF in percent, same order.
+
+    Returns:
+        `mae`, `rmse`, `r2`, `bias` (predicted - reference), `n`, `spread` (SD of the reference), `loa` [low, high].
+        Values that cannot be computed are None.
+    """
+    p, r = np.asarray(predicted, np.float64), np.asarray(reference, np.float64)
+    assert p.shape == r.shape and p.ndim == 1
+    if p.size == 0:
+        return {"mae": None, "rmse": None, "r2": None, "bias": None, "n": 0, "spread": None, "loa": None}
+    error = p - r
+    bias, rmse = float(error.mean()), float(np.sqrt(np.mean(error**2)))
+    result: dict[str, Any] = {"mae": float(np.abs(error).mean()), "rmse": rmse, "r2": None, "bias": bias, "n": p.size}
+    result |= {"spread": None, "loa": None}
+    if p.size > 1:
+        total, spread = float(np.sum((r - r.mean()) ** 2)), 1.96 * float(error.std(ddof=1))
+        result |= {"spread": float(r.std(ddof=1)), "loa": [bias - spread, bias + spread]}
+        if total > 0:
+            result["r2"] = 1 - float(np.sum(error**2)) / total
+    return result

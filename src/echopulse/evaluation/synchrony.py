@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import detrend
 
-from echopulse.evaluation.ejection_fraction import LvBeats
+from echopulse.signals.ventricle import LvBeats
 
 EDGE_S = 0.1
 """A beat lies fully inside a clip from this long before its R peak to this long after its T end."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
 from echopulse.nn.unet import UNet
+from echopulse.signals.ventricle import tidied
+
+_FRAMES_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,31 @@ class ChamberSegmenter(UNet):
         """Scores of every class; `h` and `w` are multiples of `config.reduction`, grey levels in [0, 1]."""
         x = F.pixel_unshuffle(2 * frames - 1, 2).contiguous(memory_format=torch.channels_last)
         return F.pixel_shuffle(super().forward(x), 2)
+
+    def label(self, frames: np.ndarray) -> np.ndarray:
+        """Classes of every pixel of a clip, holes of the cavity filled and its crumbs taken away.
+
+        Args:
+            frames: uint8 (frames, height, width), of any size.
+
+        Returns:
+            uint8 (frames, height, width) of `axes.MASK_CLASSES`.
+        """
+        size, dtype = self.config.size, self.stem.weight.dtype
+        height, width = frames.shape[1:]
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        pad = (left, side - width - left, top, side - height - top)
+        result = np.empty(frames.shape, np.uint8)
+        with torch.inference_mode():
+            for first in range(0, len(frames), _FRAMES_AT_ONCE):
+                piece = torch.from_numpy(np.array(frames[first : first + _FRAMES_AT_ONCE]))[:, None].float() / 255
+                piece = F.pad(piece, pad)
+                if side != size:
+                    piece = F.interpolate(piece, size=(size, size), mode="bilinear", antialias=True)
+                scores = self(piece.to(dtype)).float()
+                if side != size:
+                    scores = F.interpolate(scores, size=(side, side), mode="bilinear")
+                classes = scores.argmax(1).byte().numpy()
+                result[first : first + len(piece)] = classes[:, top : top + height, left : left + width]
+        return tidied(result)

@@ -5,8 +5,8 @@ import pytest
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
-from echopulse.evaluation.ejection_fraction import LvBeats, biplane_curve, ef_agreement, find_beats, lv_curve
 from echopulse.phantom import sample_patient, simulate_clip
+from echopulse.signals.ventricle import LvBeats, biplane_curve, find_beats, lv_curve
 
 LV, LA = MASK_CLASSES.index("lv_cavity"), MASK_CLASSES.index("left_atrium")
 
@@ -146,27 +146,3 @@ def test_gaps_are_bridged_and_too_many_are_refused() -> None:
     beats = find_beats(volumes, times)
     assert beats.ef_percent is None and "34 of 75 frames" in beats.reason
     assert isinstance(find_beats(volumes[:3], times[:3]), LvBeats)
-
-
-# agreement
-
-
-def test_agreement_by_hand() -> None:
-    result = ef_agreement([52.0, 44.0, 63.0], [50.0, 40.0, 60.0])
-    assert result["mae"] == pytest.approx(3) and result["bias"] == pytest.approx(3) and result["n"] == 3
-    assert result["rmse"] == pytest.approx(np.sqrt(29 / 3))
-    assert result["r2"] == pytest.approx(1 - 29 / 200)
-    assert result["spread"] == pytest.approx(10)
-    assert result["loa"] == pytest.approx([3 - 1.96, 3 + 1.96])
-
-
-def test_r2_is_lowered_by_a_bias() -> None:
-    reference = [30.0, 50.0, 70.0]
-    assert ef_agreement([x + 20 for x in reference], reference)["r2"] == pytest.approx(1 - 1200 / 800)
-
-
-def test_agreement_of_nothing_and_of_one() -> None:
-    assert set(ef_agreement([], []).values()) == {None, 0}
-    one = ef_agreement([50.0], [48.0])
-    assert one["mae"] == 2 and one["r2"] is None and one["loa"] is None
-    assert ef_agreement([50.0, 51.0], [48.0, 48.0])["r2"] is None

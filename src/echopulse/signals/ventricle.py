@@ -1,4 +1,4 @@
-"""Ejection fraction from masks: LV volume curve, its smoothed extremes beat by beat, agreement between readings.
+"""The left ventricle in masks: tidied cavities, volume curve, ejection fraction from its smoothed extremes.
 
 Volumes follow Lang 2015 (ASE/EACVI): Simpson's disks from one or two apical views, or area-length. The extremes are
 read from a smoothing spline whose stiffness follows from the curve's own noise (generalised cross-validation, Craven
@@ -6,13 +6,12 @@ and Wahba 1978): the largest and smallest of the raw values would read the eject
 noisier the curve and the more frames it has.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 from scipy.interpolate import make_smoothing_spline
-from scipy.ndimage import binary_dilation
 from scipy.signal import find_peaks
 
 from echopulse.axes import MASK_CLASSES
@@ -31,7 +30,7 @@ MIN_PROMINENCE = 0.25
 _GRID_S = 0.004
 _PLATEAU_S, _REFRACTORY_S, _ONSET_AFTER_START_S = 0.12, 0.25, 0.02
 _SUBPIXELS = 3
-_LV, _LA = MASK_CLASSES.index("lv_cavity"), MASK_CLASSES.index("left_atrium")
+_BACKGROUND, _LV, _LA = (MASK_CLASSES.index(name) for name in ("background", "lv_cavity", "left_atrium"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +55,27 @@ class LvBeats:
     times_s: np.ndarray
     smoothed: np.ndarray
     period_s: float | None
+
+
+# masks --------------------------------------------------------------------------------------------------
+
+
+def pieces_of(cavity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of its connected piece at every pixel of a mask, 0 outside, and the pixels in each piece."""
+    labels = np.asarray(ndimage.label(cavity)[0])  # type: ignore[index]
+    return labels, np.bincount(labels.ravel())[1:]
+
+
+def tidied(masks: np.ndarray) -> np.ndarray:
+    """Fills holes of the cavity and takes crumbs away, pieces under a tenth of it; larger ones tell of bad masks."""
+    for frame in masks:
+        cavity = frame == _LV
+        labels, sizes = pieces_of(cavity)
+        crumbs = np.isin(labels, 1 + np.flatnonzero(sizes < 0.1 * sizes.sum()))
+        frame[crumbs] = _BACKGROUND
+        cavity &= ~crumbs
+        frame[np.asarray(ndimage.binary_fill_holes(cavity)) & ~cavity] = _LV
+    return masks
 
 
 # volumes ------------------------------------------------------------------------------------------------
@@ -139,7 +159,7 @@ def _long_axis(masks: np.ndarray) -> np.ndarray:
         pixels = np.argwhere(cavity)
         if len(pixels) < NUM_DISKS:
             continue
-        valve = np.argwhere(cavity & binary_dilation(frame == _LA, iterations=2))
+        valve = np.argwhere(cavity & ndimage.binary_dilation(frame == _LA, iterations=2))
         if len(valve) >= 3:
             base = valve.mean(0)
             apex = pixels[np.argmax(((pixels - base) ** 2).sum(1))]
@@ -240,37 +260,3 @@ def _extremes_between(times: np.ndarray, curve: np.ndarray, r_times_s: np.ndarra
             continue
         beats.append((inside[np.argmax(curve[inside])], inside[np.argmin(curve[inside])]))
     return np.array(beats, np.int64).reshape(-1, 2)
-
-
-# agreement --------------------------------------------------------------------------------------------
-
-
-def ef_agreement(predicted: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
-    """Agreement of two EF readings of the same clips, percentage points.
-
-    R² is 1 − SSE/SST, which a bias lowers, and not the squared correlation, which it does not. R² depends on the
-    spread of the reference; the spread stands beside it for that reason. Limits of agreement: bias ± 1.96 SD of the
-    differences (Bland and Altman 1986).
-
-    Args:
-        predicted: EF in percent.
-        reference: EF in percent, same order.
-
-    Returns:
-        `mae`, `rmse`, `r2`, `bias` (predicted - reference), `n`, `spread` (SD of the reference), `loa` [low, high].
-        Values that cannot be computed are None.
-    """
-    p, r = np.asarray(predicted, np.float64), np.asarray(reference, np.float64)
-    assert p.shape == r.shape and p.ndim == 1
-    if p.size == 0:
-        return {"mae": None, "rmse": None, "r2": None, "bias": None, "n": 0, "spread": None, "loa": None}
-    error = p - r
-    bias, rmse = float(error.mean()), float(np.sqrt(np.mean(error**2)))
-    result: dict[str, Any] = {"mae": float(np.abs(error).mean()), "rmse": rmse, "r2": None, "bias": bias, "n": p.size}
-    result |= {"spread": None, "loa": None}
-    if p.size > 1:
-        total, spread = float(np.sum((r - r.mean()) ** 2)), 1.96 * float(error.std(ddof=1))
-        result |= {"spread": float(r.std(ddof=1)), "loa": [bias - spread, bias + spread]}
-        if total > 0:
-            result["r2"] = 1 - float(np.sum(error**2)) / total
-    return result
