@@ -60,7 +60,7 @@ class Run:
         self.folder, self.workers = options.folder, options.workers
         self.checkpoint = locate_checkpoint(options.checkpoint)
         self.decoding = load_json(self.checkpoint / "index.json").get("decoding", {})
-        self.decoding |= asked_for(options.steps, options.guidance)
+        self.decoding |= asked_for(options.steps, options.guidance, options.rehearsals)
 
     def true(self, view: str, num: int, seconds: float = 3.0) -> Path:
         """Phantom patients with truth."""
@@ -411,6 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", nargs="+", choices=tuple(FIRST_SEED), default=list(FIRST_SEED))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--rehearsals", type=int)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How fast is generation? Frames per second, time to the first frame, memory over length, steps and guidance.
+"""How fast is generation? Frames per second, time to the first frame of a stream, memory, steps, guidance, rehearsals.
 
     python benchmarks/speed.py [--checkpoint compact] [--seconds 30] [--paper]
 
@@ -24,8 +24,10 @@ from echopulse.sampling.pipeline import GenerationRequest, Pipeline
 from echopulse.signals.track import EcgTrack
 
 
-def timed(pipeline: Pipeline, track: EcgTrack, seconds: float, settings: DecodeSettings) -> tuple[float, float]:
-    """Seconds until the first frames and until the last one."""
+def timed(
+    pipeline: Pipeline, track: EcgTrack, seconds: float, settings: DecodeSettings | None = None
+) -> tuple[float, float]:
+    """Seconds until the first frames and until the last one, of a stream as it is by default or with these settings."""
     begin = time.perf_counter()
     first = 0.0
     for piece in pipeline.stream(track, GenerationRequest(seconds=seconds, start_s=0.0), settings=settings):
@@ -51,17 +53,19 @@ def main() -> None:
     track = EcgTrack.from_signal(ecg)
     pipeline = Pipeline.load(arguments.checkpoint)
     usual = pipeline.default_settings
-    timed(pipeline, track, 1.0, usual)  # warm caches
-    first, _ = timed(pipeline, track, 1.0, usual)
+    timed(pipeline, track, 1.0)  # warm caches
+    first, _ = timed(pipeline, track, 1.0)
     print("steps  guidance  frames/s")
     for steps in (4, usual.steps, 16):
         for guidance in (1.0, usual.guidance):
-            settings = replace(usual, steps=steps, guidance=guidance, guidance_alone=None)
+            settings = replace(usual, steps=steps, guidance=guidance, guidance_alone=None, rehearsals=0)
             _, took = timed(pipeline, track, 4.0, settings)
             print(f"{steps:5d}  {guidance:8.1f}  {100 / took:8.1f}")
-    memory = {}
+    memory, took = {}, 0.0
     for seconds in (arguments.seconds / 6, arguments.seconds):
-        _, took = timed(pipeline, track, seconds, usual)
+        for rehearsals in sorted({0, usual.rehearsals}):
+            _, took = timed(pipeline, track, seconds, replace(usual, rehearsals=rehearsals))
+            print(f"{seconds:g} s, rehearsals {rehearsals}: {seconds * 25 / took:.1f} frames/s")
         memory[seconds] = round(peak_memory_mib())
     print("peak memory, MiB, after", ", ".join(f"{s:g} s: {m}" for s, m in memory.items()))
     paper_s = None

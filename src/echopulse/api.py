@@ -109,8 +109,9 @@ class EchoPulse:
     ) -> Iterator[np.ndarray]:
         """Gives the frames of a clip while they are generated.
 
-        The frames are those that calling the model with the same arguments gives, and memory does not grow with
-        their number; stop whenever you like.
+        The frames are those that calling the model with the same arguments and settings gives, and memory does not grow
+        with their number; stop whenever you like. By default they come at once, without the rehearsals that calling
+        makes first; give settings that have them where the ejection fraction matters more.
 
         Args:
             ecg: a file, or a signal.
@@ -124,7 +125,7 @@ class EchoPulse:
             continue_from: a clip to go on from.
             start_s: time of frame 0 on the ECG's clock.
             sampling_rate_hz: of files that do not say it (CSV, NPY).
-            settings: steps, guidance and temperatures; None for the checkpoint's own.
+            settings: steps, guidance and temperatures; None for the checkpoint's own without rehearsals.
 
         Returns:
             Frames in order, uint8 (height, width).

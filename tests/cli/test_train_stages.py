@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run
+from safetensors.torch import load_file
 
 from echopulse.config import load_json
 from echopulse.models.critic import TokenCritic
@@ -14,21 +15,23 @@ from echopulse.sampling.pipeline import Pipeline
 
 def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     shots, ecg, tokenizer = tmp_path / "set", tmp_path / "ecg", tmp_path / "tokenizer"
-    assert run("simulate", "-o", shots, "--num", 2, "--seconds", 0.52, "--no-masks") == 0
+    assert run("simulate", "-o", shots, "--num", 2, "--seconds", 0.52) == 0
     tiny = ("--preset", "tiny", "--steps", 2)
     assert run("train", "ecg", "--phantom", 3, *tiny, "-o", ecg) == 0
     assert run("train", "ef", "--phantom", 3, *tiny, "-o", tmp_path / "ef") == 0
     assert run("train", "tokenizer", "--data", shots, *tiny, "-o", tokenizer) == 0
     detail, generator, critic = tmp_path / "detail", tmp_path / "generator", tmp_path / "critic"
     assert run("train", "detail", "--data", shots, *tiny, "--tokenizer", tokenizer, "-o", detail) == 0
-    options = ("--data", shots, *tiny, "--tokenizer", detail, "--ef-reader", tmp_path / "ef", "--detail", detail)
-    assert run("train", "generator", *options, "--ecg-init", ecg, "-o", generator) == 0
+    assert run("train", "segmenter", "--data", shots, *tiny, "-o", tmp_path / "segmenter") == 0
+    beside = ("--ef-reader", tmp_path / "ef", "--detail", detail, "--segmenter", tmp_path / "segmenter")
+    options = ("--data", shots, *tiny, "--tokenizer", detail)
+    assert run("train", "generator", *options, *beside, "--ecg-init", ecg, "-o", generator) == 0
     assert run("train", "critic", "--phantom", 2, *tiny, "--generator", generator, "-o", critic) == 0
     assert len(load_json(tmp_path / "critic-cache" / "cache.json")["clips"]) == 2
     assert Pipeline.load(generator / "export").critic is None
-    assert Pipeline.load(critic / "export").ef_reader is not None
-    assert isinstance(Pipeline.load(critic / "export").critic, TokenCritic)
-    assert Pipeline.load(critic / "export").detail is not None
+    whole = Pipeline.load(critic / "export")
+    assert whole.ef_reader is not None and whole.detail is not None and whole.segmenter is not None
+    assert isinstance(whole.critic, TokenCritic)
 
 
 def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:
@@ -39,6 +42,15 @@ def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:
     assert run(*options, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
     before, after = (Pipeline.load(tmp_path / name / "export").generator.state_dict() for name in "ab")
     assert all(torch.allclose(x.float(), after[name].float(), atol=1e-3) for name, x in before.items())
+
+
+def test_a_segmenter_goes_on_from_a_run(tmp_path: Path) -> None:
+    assert run("simulate", "-o", tmp_path / "set", "--num", 1, "--seconds", 0.52) == 0
+    tiny = ("train", "segmenter", "--data", tmp_path / "set", "--preset", "tiny", "--steps", 2)
+    assert run(*tiny, "-o", tmp_path / "a") == 0
+    assert run(*tiny, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
+    before, after = (load_file(tmp_path / name / "export" / "segmenter" / "model.safetensors") for name in "ab")
+    assert all(torch.allclose(x, after[name], atol=1e-3) for name, x in before.items())
 
 
 def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path: Path) -> None:
@@ -62,7 +74,10 @@ def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path:
         (("ecg", "--phantom", "3", "--preset", "base"), "no recipe for preset 'base'"),
         (("ef", "--phantom", "3", "--preset", "paper"), "the EF reader has no preset 'paper'"),
         (("ef", "--phantom", "3", "--ef-reader", "run"), "--ef-reader is for `train generator`"),
-        (("ecg", "--phantom", "3", "--init", "run"), "--init is for `train tokenizer and generator and detail`"),
+        (
+            ("ecg", "--phantom", "3", "--init", "run"),
+            "--init is for `train tokenizer and generator and detail and segmenter`",
+        ),
         (("detail", "--phantom", "3"), "needs --tokenizer"),
         (("generator", "--phantom", "3", "--init", "nothing", "--tokenizer", "compact"), "no checkpoint 'nothing'"),
         (("generator", "--phantom", "3", "--init", "a", "--ecg-init", "b"), "leave --ecg-init out"),

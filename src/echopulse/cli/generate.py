@@ -35,6 +35,7 @@ def generate(
     checkpoint: str = "compact",
     steps: int | None = None,
     guidance: float | None = None,
+    rehearsals: int | None = None,
     overlay: bool = False,
     report: Path | None = None,
 ) -> None:
@@ -56,6 +57,8 @@ def generate(
         checkpoint: shipped name, folder or hub repository.
         steps: passes through the network for one window.
         guidance: how strongly the ECG is followed; 1 switches guidance off.
+        rehearsals: how often the first beats are generated and measured before the clip, so that its ejection fraction
+            comes out right; 0 is fastest.
         overlay: draw the ECG under the picture.
         report: also write a JSON report, with the ejection fraction and beats measured on the video.
     """
@@ -80,7 +83,7 @@ def generate(
         checkpoint=checkpoint,
         image=image,
         text_encoder=text_encoder,
-        decoding=asked_for(steps, guidance),
+        decoding=asked_for(steps, guidance, rehearsals),
         overlay=overlay,
         measured=report is not None,
     )

@@ -99,6 +99,7 @@ def synthesize(
     checkpoint: str = "compact",
     steps: int | None = None,
     guidance: float | None = None,
+    rehearsals: int | None = None,
     ef: float | None = None,
     shift: float = 0.0,
     view: Literal["a4c", "a2c"] | None = None,
@@ -119,6 +120,8 @@ def synthesize(
         checkpoint: shipped name, folder or hub repository.
         steps: passes through the network for one window.
         guidance: how strongly the ECG is followed; 1 switches guidance off.
+        rehearsals: how often the first beats are generated and measured before the clip, so that its ejection fraction
+            comes out right; 0 is fastest.
         ef: wanted ejection fraction of all clips in percent; the ECG decides if left out.
         shift: play every ECG that many seconds later.
         view: of clips whose view the set does not say.
@@ -134,7 +137,7 @@ def synthesize(
         raise InputError(f"--ef is {ef:g} %; expected 10 to 80")
     folder = locate_checkpoint(checkpoint)
     usual = DecodeSettings(**load_json(folder / "index.json").get("decoding", {}))
-    decoding = asdict(replace(usual, **asked_for(steps, guidance)))
+    decoding = asdict(replace(usual, **asked_for(steps, guidance, rehearsals)))
     settings = SynthesisSettings(condition, seed, str(folder), decoding, view, ef, shift, masks)
     skipped = synthesize_set(source, output, settings, num=num, workers=workers or os.cpu_count() or 1)
     for name, reason in list(skipped.items())[:_SHOWN]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -30,6 +30,7 @@ def train(
     text_encoder: Path | None = None,
     ef_reader: Path | None = None,
     detail: Path | None = None,
+    segmenter: Path | None = None,
     generator: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
@@ -52,12 +53,15 @@ def train(
             once, before it.
         preset: size of the network and recipe; `base` and `published` are sizes of the tokenizer alone.
         config: JSON of the network's config, in place of the preset's.
-        init: for tokenizer, generator and detail: go on from this checkpoint, a shipped name, a run, or a folder.
+        init: for tokenizer, generator, detail and segmenter: go on from this checkpoint, a shipped name, a run, or a
+            folder.
         tokenizer: for generator and detail: a tokenizer run or checkpoint folder.
         ecg_init: for the generator: start from this encoder, a run of `train ecg` or a converted checkpoint folder.
         text_encoder: for the generator: folder of a T5 model; half of the windows then come with a description.
         ef_reader: for the generator: put this reader into its checkpoint, a run of `train ef`.
         detail: for the generator: put this network into its checkpoint, a run of `train detail`.
+        segmenter: for the generator: put this network into its checkpoint, a run of `train segmenter`, which measures
+            rehearsals; let another one judge the result.
         generator: for the critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
@@ -95,12 +99,13 @@ def train(
     if phantom is not None and stage == "segmenter":
         raise InputError("the segmenter trains on masks; write a set with `echopulse simulate` and give --data")
     given_to = {
-        "--init": (init, ("tokenizer", "generator", "detail")),
+        "--init": (init, ("tokenizer", "generator", "detail", "segmenter")),
         "--tokenizer": (tokenizer, ("generator", "detail")),
         "--ecg-init": (ecg_init, ("generator",)),
         "--text-encoder": (text_encoder, ("generator",)),
         "--ef-reader": (ef_reader, ("generator",)),
         "--detail": (detail, ("generator",)),
+        "--segmenter": (segmenter, ("generator",)),
         "--generator": (generator, ("critic",)),
     }
     for name, (value, owners) in given_to.items():
@@ -117,9 +122,8 @@ def train(
     elif stage == "detail":
         task = _detail_task(preset, config, init, clips, settings, tokenizer)
     elif stage == "generator":
-        task = _generator_task(
-            preset, config, init, clips, settings, tokenizer, ecg_init, text_encoder, ef_reader, detail, output
-        )
+        beside = _companions(ef_reader, detail, segmenter)
+        task = _generator_task(preset, config, init, clips, settings, tokenizer, ecg_init, text_encoder, beside, output)
     elif stage == "ecg":
         task = _ecg_task(preset, config, data, phantom, settings)
     elif stage == "ef":
@@ -127,7 +131,7 @@ def train(
     elif stage == "critic":
         task = _critic_task(config, clips, settings, generator, output)
     else:
-        task = _segmenter_task(preset, config, data, settings)
+        task = _segmenter_task(preset, config, init, data, settings)
     parameters = sum(p.numel() for p in task.model.parameters())
     print(f"{stage} {preset}: {parameters / 1e6:.1f} M parameters, {settings.steps} steps of {settings.batch} clips")
     engine.train(task, settings, output, resume=resume)
@@ -222,14 +226,11 @@ def _generator_task(
     tokenizer: Path | None,
     ecg_init: Path | None,
     text_encoder: Path | None,
-    ef_reader: Path | None,
-    detail: Path | None,
+    beside: dict[str, Any],
     output: Path,
 ):
     from echopulse.models.checkpoints import find_network, load_network
-    from echopulse.models.detail import DetailNetwork
     from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
-    from echopulse.models.ef_reader import EfReader, EfReaderConfig
     from echopulse.models.presets import generator_config
     from echopulse.models.text_encoder import TextEncoder
     from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
@@ -244,28 +245,40 @@ def _generator_task(
     ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, find_network(ecg_init, "ecg"))
     if ecg is not None:
         shape = replace(shape, ecg=ecg.config)
-    fine = None if detail is None else DetailNetwork.from_pretrained(detail)
-    reader = None if ef_reader is None else load_network(EfReader, EfReaderConfig, find_network(ef_reader, "ef_reader"))
     text = None if text_encoder is None else TextEncoder(text_encoder)
     if text is not None and begun is None:
         shape = replace(shape, text_width=text.width)
     if shape.factors != network.factors:
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
     clips = _cached(output, data, network, shape.slots)
-    options = {
-        "batch": settings.batch,
-        "seed": settings.seed,
-        "ecg": ecg,
-        "text": text,
-        "ef_reader": reader,
-        "detail": fine,
-    }
-    return GeneratorTask(begun or shape, clips, network, **options)
+    options = {"batch": settings.batch, "seed": settings.seed, "ecg": ecg, "text": text}
+    return GeneratorTask(begun or shape, clips, network, **options, **beside)
 
 
-def _segmenter_task(preset: str, config: Path | None, data: tuple[Path, ...], settings):
-    from echopulse.models.segmenter import SegmenterConfig
+def _companions(ef_reader: Path | None, detail: Path | None, segmenter: Path | None) -> dict[str, Any]:
+    """Trained networks that a generator's checkpoint holds beside it."""
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.detail import DetailNetwork
+    from echopulse.models.ef_reader import EfReader, EfReaderConfig
+    from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+
+    result: dict[str, Any] = {}
+    if ef_reader is not None:
+        result["ef_reader"] = load_network(EfReader, EfReaderConfig, find_network(ef_reader, "ef_reader"))
+    if detail is not None:
+        result["detail"] = DetailNetwork.from_pretrained(detail)
+    if segmenter is not None:
+        result["segmenter"] = load_network(ChamberSegmenter, SegmenterConfig, find_network(segmenter, "segmenter"))
+    return result
+
+
+def _segmenter_task(preset: str, config: Path | None, init: str | None, data: tuple[Path, ...], settings):
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
     from echopulse.training.segmenter import SegmenterTask
 
+    if init is not None:
+        network = load_network(ChamberSegmenter, SegmenterConfig, find_network(init, "segmenter"))
+        return SegmenterTask(network.train().requires_grad_(True), data, batch=settings.batch, seed=settings.seed)
     shape = _shape(SegmenterConfig((8, 16)) if preset == "tiny" else SegmenterConfig(), config)
     return SegmenterTask(shape, data, batch=settings.batch, seed=settings.seed)

@@ -18,6 +18,7 @@ from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_con
 
 ORDERS = ("auto", "critic", "confidence", "halton")
 _MAX_STEPS = 256
+_MAX_REHEARSALS = 16
 
 EF_RANGE = 0.05, 0.85
 """What a generator is told of an ejection fraction, and what is read of one, is kept within."""
@@ -45,6 +46,8 @@ class DecodeSettings:
             temperature; see `of_picture`. None draws it together with what follows.
         ef_contrast: how far from the ejection fraction that the ECG shows the generator is told that one asked for
             lies, in units of how far it does: above 1, since all else that the ECG shows pulls the heart back.
+        rehearsals: how often a clip's first beats are generated and measured, and the ejection fraction that the
+            generator is told is corrected, before the clip is generated; for checkpoints that have a segmenter.
     """
 
     steps: int = 8
@@ -58,6 +61,7 @@ class DecodeSettings:
     picture_temperature: float | None = None
     ef_contrast: float = 1.0
     guidance_alone: float | None = None
+    rehearsals: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
@@ -76,6 +80,8 @@ class DecodeSettings:
             raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
         if not 0 < self.ef_contrast <= 3:
             raise InputError(f"EF contrast is {self.ef_contrast}; expected more than 0, at most 3")
+        if not 0 <= self.rehearsals <= _MAX_REHEARSALS:
+            raise InputError(f"rehearsals is {self.rehearsals}; expected 0 to {_MAX_REHEARSALS}")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
@@ -117,14 +123,17 @@ class DecodeSettings:
         return self.temperature + (final - self.temperature) * step / self.steps
 
 
-def asked_for(steps: int | None, guidance: float | None) -> dict[str, float]:
+def asked_for(
+    steps: int | None = None, guidance: float | None = None, rehearsals: int | None = None
+) -> dict[str, float]:
     """Fields of `DecodeSettings` that a user's choices replace; None leaves a field to the checkpoint.
 
     Args:
         steps: passes through the network for one window.
         guidance: weight, beside a picture or not.
+        rehearsals: how often.
     """
-    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance}
+    given = {"steps": steps, "guidance": guidance, "guidance_alone": guidance, "rehearsals": rehearsals}
     return {name: value for name, value in given.items() if value is not None}
 
 

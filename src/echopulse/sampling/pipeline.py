@@ -17,14 +17,24 @@ from echopulse.models.checkpoints import load_network, locate_checkpoint
 from echopulse.models.critic import TokenCritic
 from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.models.ef_reader import EfReader, EfReaderConfig
+from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.detail import DetailStream
-from echopulse.sampling.progressive import OVERLAP, Scene, generate_batch, read_contraction, read_ef
+from echopulse.sampling.progressive import (
+    OVERLAP,
+    Scene,
+    generate_batch,
+    read_contraction,
+    read_ef,
+    with_first_pictures,
+)
+from echopulse.sampling.rehearsal import rehearsed
 from echopulse.sampling.request import GenerationRequest, Take
+from echopulse.sampling.stopwatch import Stopwatch
 from echopulse.signals import EcgSignal, EchoClip
 from echopulse.signals.track import EcgTrack
 
@@ -48,6 +58,7 @@ class Pipeline:
         critic: the generator's, where there is one.
         ef_reader: reads the ejection fraction where none is asked for; else the generator's encoder does, if it can.
         detail: puts into decoded frames what codes leave out.
+        segmenter: measures rehearsals; without it there are none.
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class Pipeline:
         critic: TokenCritic | None = None,
         ef_reader: EfReader | None = None,
         detail: DetailNetwork | None = None,
+        segmenter: ChamberSegmenter | None = None,
     ) -> None:
         if tokenizer.factors != generator.config.factors:
             raise InputError(
@@ -78,6 +90,7 @@ class Pipeline:
         if detail is not None:
             detail.config.check_size(*self.size)
         self.detail = None if detail is None else detail.to(dtype).eval()
+        self.segmenter = None if segmenter is None else segmenter.to(dtype).eval()
 
     @classmethod
     def load(
@@ -107,7 +120,8 @@ class Pipeline:
             raise InputError(f"checkpoint {folder.name} has no generator; to generate, choose one that has, as compact")
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        critic, reader, detail = folder / "critic", folder / "ef_reader", folder / "detail"
+        names = "critic", "ef_reader", "detail", "segmenter"
+        critic, reader, detail, segmenter = (folder / name for name in names)
         return cls(
             tokenizer,
             generator,
@@ -117,6 +131,7 @@ class Pipeline:
             load_network(TokenCritic, GeneratorConfig, critic) if critic.is_dir() else None,
             load_network(EfReader, EfReaderConfig, reader) if reader.is_dir() else None,
             load_network(DetailNetwork, DetailConfig, detail) if detail.is_dir() else None,
+            load_network(ChamberSegmenter, SegmenterConfig, segmenter) if segmenter.is_dir() else None,
         )
 
     @property
@@ -146,7 +161,7 @@ class Pipeline:
             request: what to generate.
             image: uint8 (height, width) first picture to start from, of `size`.
             previous: a clip to go on from.
-            settings: how codes are drawn; the checkpoint's if None.
+            settings: how codes are drawn; the checkpoint's, but without rehearsals, if None.
 
         Yields:
             Pieces of the clip in order, `num_frames` in all.
@@ -154,7 +169,8 @@ class Pipeline:
         take = Take(None, request, image, previous)
         if request.start_s is None and previous is None:
             take = replace(take, request=replace(request, start_s=track.start_s))
-        for piece in self._generate([take], [track], settings or self.default_settings):
+        settings = settings or replace(self.default_settings, rehearsals=0)
+        for piece in self._generate([take], [track], settings):
             yield piece._replace(pictures=piece.pictures[0])
 
     def __call__(
@@ -217,29 +233,53 @@ class Pipeline:
         """Pieces of all clips at once: pictures of shape (clips, frames, height, width)."""
         left = takes[0].request.num_frames
         assert all(take.request.num_frames == left for take in takes)
-        clock = _Stopwatch()
+        clock = Stopwatch()
         with torch.inference_mode():
             scenes = [self._scene(take, track, settings) for take, track in zip(takes, tracks, strict=True)]
             if scenes[0].first is None and settings.guidance_alone is not None:
                 settings = replace(settings, guidance=settings.guidance_alone)
-            seeds = [take.request.seed for take in takes]
             wanted = (left + 1) // 2 if scenes[0].past is not None else left // 2 + 1
-            codes = clock.watch(generate_batch(self.generator, scenes, wanted, settings, seeds, self.critic))
-            if scenes[0].past is not None:  # the decoder has to see what it goes on from
-                codes = chain([torch.stack([scene.past for scene in scenes if scene.past is not None])], codes)
-            pieces = self.tokenizer.decode_stream(codes)
-            if scenes[0].past is not None:
-                next(pieces)
-            given = [take.image for take in takes if take.image is not None and take.previous is None]
-            stream = self._detail_stream(takes, scenes, settings)
-            for pixels in pieces:
-                grey = pixels.mean(2) if stream is None else stream(pixels)[:, :, 0]
-                pictures = (grey[:, :left].float().clamp(0, 1) * 255).round().byte().numpy()
-                if stream is not None and given:
-                    pictures[:, 0], given = np.stack(given), []  # what was given is what is seen
+            codes = clock.watch(self._codes(takes, scenes, wanted, settings))
+            for pictures in self._show(takes, scenes, codes, settings):
+                yield Frames(pictures[:, :left], *clock.lap())
                 left -= pictures.shape[1]
-                yield Frames(pictures, *clock.lap())
                 clock.restart()
+
+    def _codes(
+        self, takes: Sequence[Take], scenes: Sequence[Scene], wanted: int, settings: DecodeSettings
+    ) -> Iterator[torch.Tensor]:
+        """New token frames of all clips, `wanted` in all, after first pictures and rehearsals."""
+        generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
+        scenes = with_first_pictures(self.generator, scenes, settings, generators)
+        if settings.rehearsals and self.segmenter is not None and scenes[0].first is not None:
+
+            def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:
+                draws = [generators[row].clone_state() for row in rows]
+                codes = generate_batch(self.generator, trial, length, settings, draws, self.critic)
+                return np.concatenate(list(self._show([takes[row] for row in rows], trial, codes, settings)), axis=1)
+
+            seconds = takes[0].request.num_frames / takes[0].request.fps
+            slots = self.generator.config.slots
+            scenes = rehearsed(scenes, play, self.segmenter, settings.rehearsals, seconds=seconds, slots=slots)
+        yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
+
+    def _show(
+        self, takes: Sequence[Take], scenes: Sequence[Scene], codes: Iterator[torch.Tensor], settings: DecodeSettings
+    ) -> Iterator[np.ndarray]:
+        """Pictures of new token frames as they come, uint8 (clips, frames, height, width)."""
+        if scenes[0].past is not None:  # the decoder has to see what it goes on from
+            codes = chain([torch.stack([scene.past for scene in scenes if scene.past is not None])], codes)
+        pieces = self.tokenizer.decode_stream(codes)
+        if scenes[0].past is not None:
+            next(pieces)
+        given = [take.image for take in takes if take.image is not None and take.previous is None]
+        detail = self._detail_stream(takes, scenes, settings)
+        for pixels in pieces:
+            grey = pixels.mean(2) if detail is None else detail(pixels)[:, :, 0]
+            pictures = (grey.float().clamp(0, 1) * 255).round().byte().numpy()
+            if detail is not None and given:
+                pictures[:, 0], given = np.stack(given), []  # what was given is what is seen
+            yield pictures
 
     def _scene(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> Scene:
         request, previous, start = take.request, take.previous, take.start_s
@@ -263,6 +303,7 @@ class Pipeline:
             fps=request.fps,
             view=VIEWS.index(request.view),
             ef=settings.told_ef(asked, shown),
+            wanted_ef=shown if asked is None else asked,
             first=first,
             past=past,
             past_length=length,
@@ -277,12 +318,13 @@ class Pipeline:
         if self.detail is None or settings.detail == 0:
             return None
         seeds = [take.request.seed for take in takes]
-        codes = [scene.first for scene in scenes if scene.first is not None]
-        if not codes:
-            return DetailStream(self.detail, seeds, share=settings.detail)
         given = [take.image if take.previous is None else _odd(take.previous.frames)[0] for take in takes]
-        true = torch.from_numpy(np.stack([picture for picture in given if picture is not None])) / 255
-        decoded = self.tokenizer.decode(torch.stack(codes))[:, 0].mean(1, keepdim=True)
+        pictures = [picture for picture in given if picture is not None]
+        if not pictures:
+            return DetailStream(self.detail, seeds, share=settings.detail)
+        true = torch.from_numpy(np.stack(pictures)) / 255
+        codes = torch.stack([scene.first for scene in scenes if scene.first is not None])
+        decoded = self.tokenizer.decode(codes)[:, 0].mean(1, keepdim=True)
         return DetailStream(self.detail, seeds, (true[:, None], decoded), settings.detail)
 
     def _check_previous(self, previous: EchoClip, take: Take) -> None:
@@ -344,29 +386,3 @@ class Pipeline:
 def _odd(frames: np.ndarray) -> np.ndarray:
     """An odd number of frames: an even clip goes without its first one."""
     return frames[(len(frames) + 1) % 2 :]
-
-
-class _Stopwatch:
-    """Splits the time of a chain of iterators between its source (sampling) and its sink (decoding)."""
-
-    def __init__(self) -> None:
-        self._sample = 0.0
-        self._last = time.perf_counter()
-
-    def watch(self, codes: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-        while True:
-            begin = time.perf_counter()
-            piece = next(codes, None)
-            self._sample += time.perf_counter() - begin
-            if piece is None:
-                return
-            yield piece
-
-    def lap(self) -> tuple[float, float]:
-        now = time.perf_counter()
-        sample, decode = self._sample, now - self._last - self._sample
-        return sample, decode
-
-    def restart(self) -> None:
-        """Leaves out what the consumer did since the last lap."""
-        self._sample, self._last = 0.0, time.perf_counter()

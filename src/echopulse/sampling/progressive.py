@@ -6,7 +6,7 @@ so neither brightness nor anatomy can drift through pixels.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,13 +36,14 @@ class Scene:
         start_s: time of frame 0 on the ECG's clock.
         fps: frames per second.
         view: index in `axes.VIEWS`.
-        ef: ejection fraction between 0 and 1, or NaN for "as each window of the ECG says".
+        ef: ejection fraction that the generator is told, between 0 and 1, or NaN for "as each window of the ECG says".
         first: token frame of a given first image, (1, gh, gw), or None.
         past: last token frames of a clip to go on from, `OVERLAP` or more, whose first one is `first`; or None.
         past_length: token frames of that clip, its first one included.
         text: a description, or None.
         first_contraction: how far the ventricle has contracted in frame 0, which windows far from it are told; NaN if
             unknown. See `read_contraction`.
+        wanted_ef: ejection fraction that the clip should show, NaN if none is known; `rehearsed` makes `ef` serve it.
     """
 
     track: EcgTrack | None
@@ -55,6 +56,7 @@ class Scene:
     past_length: int = 0
     text: TextFeatures | None = None
     first_contraction: float = float("nan")
+    wanted_ef: float = float("nan")
 
 
 def generate_codes(
@@ -78,7 +80,9 @@ def generate_codes(
     Yields:
         The new token frames of each window, in order; together `num_token_frames`.
     """
-    return generate_batch(model, [scene], num_token_frames, settings, [seed], critic)
+    generators = [torch.Generator().manual_seed(seed)]
+    scenes = with_first_pictures(model, [scene], settings, generators)
+    yield from generate_batch(model, scenes, num_token_frames, settings, generators, critic)
 
 
 def generate_batch(
@@ -86,24 +90,25 @@ def generate_batch(
     scenes: Sequence[Scene],
     num_token_frames: int,
     settings: DecodeSettings,
-    seeds: Sequence[int],
+    generators: Sequence[torch.Generator],
     critic: TokenCritic | None = None,
 ) -> Iterator[Int[Tensor, "b t gh gw"]]:
     """Draws several clips of one length in the same passes through the network; see `generate_codes`.
+
+    Where the first picture is to be drawn apart, `with_first_pictures` comes before.
 
     Args:
         model: the generator.
         scenes: what to generate; all from nothing, all from a first image, or all from clips of one length.
         num_token_frames: new token frames of each.
         settings: how codes are drawn.
-        seeds: one a clip, so that a clip's randomness does not depend on its neighbours.
+        generators: one a clip, so that a clip's randomness does not depend on its neighbours.
         critic: the generator's, where there is one.
 
     Yields:
         The new token frames of each window, in order; together `num_token_frames`.
     """
     c = model.config
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
     given, position = _given(scenes)  # slots that are known; token frame of slot 1
     for row, scene in zip(codes, scenes, strict=True):
@@ -114,8 +119,6 @@ def generate_batch(
     made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
     while made < num_token_frames:
         conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
-        if given == 0 and settings.of_picture is not None:
-            codes, given = _with_first_pictures(model, codes, conditions, settings.of_picture, generators), 1
         known = torch.zeros_like(codes, dtype=torch.bool)
         known[:, :given] = True
         codes = decode_window(model, codes, known, conditions, settings, generators, critic)
@@ -127,18 +130,25 @@ def generate_batch(
         position += c.slots - 1 - OVERLAP
 
 
-def _with_first_pictures(
-    model: VideoTransformer,
-    codes: Int[Tensor, "b t gh gw"],
-    conditions: Conditions,
-    settings: DecodeSettings,
-    generators: Sequence[torch.Generator],
-) -> Int[Tensor, "b t gh gw"]:
-    """The first window with its slot 0 drawn, as a window of its own; the rest stays hidden."""
+def with_first_pictures(
+    model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
+) -> list[Scene]:
+    """The scenes with a first token frame, drawn as a window of its own; as they are where they have one.
+
+    Args:
+        model: the generator.
+        scenes: all from nothing, or none.
+        settings: how codes are drawn; scenes stay as they are where its `of_picture` is None.
+        generators: one a clip.
+    """
+    if settings.of_picture is None or any(scene.first is not None for scene in scenes):
+        return list(scenes)
+    c = model.config
+    conditions = Conditions.joined([window_conditions(model, scene, 1) for scene in scenes])
     alone = conditions._replace(frame_times_s=conditions.frame_times_s[:, :1])
-    nothing = torch.zeros_like(codes[:, :1], dtype=torch.bool)
-    picture = decode_window(model, codes[:, :1], nothing, alone, settings, generators)
-    return torch.cat([picture, codes[:, 1:]], dim=1)
+    nothing = torch.zeros(len(scenes), 1, c.rows, c.columns, dtype=torch.long)
+    pictures = decode_window(model, nothing, nothing.bool(), alone, settings.of_picture, generators)
+    return [replace(scene, first=picture) for scene, picture in zip(scenes, pictures, strict=True)]
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:

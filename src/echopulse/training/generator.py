@@ -17,6 +17,7 @@ from echopulse.models.checkpoints import save_network
 from echopulse.models.detail import DetailNetwork
 from echopulse.models.ecg_encoder import EcgEncoder, sample_contraction
 from echopulse.models.ef_reader import EfReader
+from echopulse.models.segmenter import ChamberSegmenter
 from echopulse.models.text_encoder import TextEncoder, describe
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import (
@@ -76,7 +77,7 @@ class GeneratorTask:
         seed: of the batches.
         ecg: pre-trained encoder to start from, of the network's shape.
         text: frozen; half of the windows then come with a description of view and EF.
-        ef_reader, detail: trained; the export holds them beside the generator.
+        ef_reader, detail, segmenter: trained; the export holds them beside the generator.
         ecg_mask: hide leads and spans of the ECG.
 
     Raises:
@@ -97,6 +98,7 @@ class GeneratorTask:
         text: TextEncoder | None = None,
         ef_reader: EfReader | None = None,
         detail: DetailNetwork | None = None,
+        segmenter: ChamberSegmenter | None = None,
         ecg_mask: bool = True,
     ) -> None:
         torch.manual_seed(seed)
@@ -113,7 +115,8 @@ class GeneratorTask:
         if not self.clips:
             raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
-        self._text, self._ef_reader, self._detail, self._ecg_mask = text, ef_reader, detail, ecg_mask
+        self._text, self._ecg_mask = text, ecg_mask
+        self._beside = {"ef_reader": ef_reader, "detail": detail, "segmenter": segmenter}
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
@@ -252,10 +255,9 @@ class GeneratorTask:
         assert isinstance(model, VideoTransformer)
         save_network(self._tokenizer.float(), self._tokenizer.config, folder / "tokenizer")
         save_network(model, model.config, folder / "generator")
-        if self._ef_reader is not None:
-            save_network(self._ef_reader, self._ef_reader.config, folder / "ef_reader")
-        if self._detail is not None:
-            save_network(self._detail, self._detail.config, folder / "detail")
+        for name, network in self._beside.items():
+            if network is not None:
+                save_network(network, network.config, folder / name)
         save_json(
             folder / "index.json",
             {

@@ -24,7 +24,7 @@ class SegmenterTask:
     """Label the pixels of single frames.
 
     Args:
-        config: the network.
+        network: to train; a config makes a new one.
         folders: prepared sets with masks, square pictures.
         batch: frames a step.
         seed: of the batches.
@@ -33,15 +33,17 @@ class SegmenterTask:
         InputError: no set, or none of their clips has masks.
     """
 
-    def __init__(self, config: SegmenterConfig, folders: Sequence[Path], *, batch: int, seed: int = 0) -> None:
+    def __init__(
+        self, network: ChamberSegmenter | SegmenterConfig, folders: Sequence[Path], *, batch: int, seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
-        self.model = ChamberSegmenter(config)
+        self.model = network if isinstance(network, ChamberSegmenter) else ChamberSegmenter(network)
         self._entries = [(part, i) for part, i in ClipPool(folders, 1).entries if part.line(i)["masks"] is not None]
         if not self._entries:
             raise InputError(
                 f"no clip with masks in {', '.join(map(str, folders))}; make some with `echopulse simulate`"
             )
-        self._batch, self._seed, self._size = batch, seed, config.size
+        self._batch, self._seed, self._size = batch, seed, self.model.config.size
 
     def batch(self, step: int, rank: int) -> tuple[Tensor, Tensor]:
         """Augmented frames (batch, 1, size, size) and their classes (batch, size, size)."""
