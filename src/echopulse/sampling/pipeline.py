@@ -120,8 +120,7 @@ class Pipeline:
             raise InputError(f"checkpoint {folder.name} has no generator; to generate, choose one that has, as compact")
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        names = "critic", "ef_reader", "detail", "segmenter"
-        critic, reader, detail, segmenter = (folder / name for name in names)
+        critic, reader, detail, segmenter = (folder / n for n in ("critic", "ef_reader", "detail", "segmenter"))
         return cls(
             tokenizer,
             generator,
@@ -249,6 +248,8 @@ class Pipeline:
         self, takes: Sequence[Take], scenes: Sequence[Scene], wanted: int, settings: DecodeSettings
     ) -> Iterator[torch.Tensor]:
         """New token frames of all clips, `wanted` in all, after first pictures and rehearsals."""
+        if settings.rehearsals and self.segmenter is None:
+            raise InputError("rehearsals are measured by a segmenter, but this checkpoint has none; set them to 0")
         generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
         scenes = with_first_pictures(self.generator, scenes, settings, generators)
         if settings.rehearsals and self.segmenter is not None and scenes[0].first is not None:

@@ -44,6 +44,9 @@ what a clip from the ECG alone begins with."""
 _PICTURES = 2
 """Of them for each window of other steps."""
 
+_REHEARSALS = 2
+"""Of clips, by default, from a checkpoint that can measure them."""
+
 
 class GeneratorBatch(NamedTuple):
     """One step's inputs, batch first; contraction (b, slots, 2) and EF are the truth, NaN where there is none."""
@@ -264,6 +267,6 @@ class GeneratorTask:
                 "name": folder.resolve().parent.name,
                 "training_data": f"{len(self.clips)} clips of prepared sets",
                 "licence": "",
-                "decoding": asdict(DecodeSettings()),
+                "decoding": asdict(DecodeSettings(rehearsals=_REHEARSALS if self._beside["segmenter"] else 0)),
             },
         )
