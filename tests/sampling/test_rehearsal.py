@@ -92,6 +92,11 @@ def test_what_is_told_stays_in_range(segmenter: ChamberSegmenter) -> None:
     assert corrected.ef == 0.85
 
 
+def test_a_heart_that_hardly_answers_is_told_at_most_a_fifth_more(segmenter: ChamberSegmenter) -> None:
+    (corrected,) = rehearsed([scene(wanted=0.5)], Ventricle(0.3, 0.1), segmenter, 4, seconds=3.0, slots=SLOTS)
+    assert corrected.ef == pytest.approx(0.7)
+
+
 @pytest.mark.parametrize(
     ("alone", "seconds"),
     [

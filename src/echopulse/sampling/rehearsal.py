@@ -26,6 +26,9 @@ _LONGEST_PERIOD_S = 2.0
 _NEAR = 0.01
 """Error of the ejection fraction that is left as it is."""
 
+_FARTHEST = 0.2
+"""What is told is never corrected by more: a heart that answers so little answers by leaps."""
+
 _SLOPE_RANGE = 0.6, 1.4
 """How much more a heart can be taken to contract for each bit more that it is told."""
 
@@ -50,6 +53,7 @@ def rehearsed(
         slots: of the generator's windows.
     """
     scenes = list(scenes)
+    begun = [scene.ef for scene in scenes]
     before: dict[int, tuple[float, float]] = {}  # what was told and shown in the rehearsal before
     rows = [i for i, scene in enumerate(scenes) if not math.isnan(scene.wanted_ef) and _period(scene) <= seconds]
     for _ in range(rounds):
@@ -63,7 +67,8 @@ def rehearsed(
             shown = _shown_ef(clip[: 2 * length - 1], scenes[i].fps, segmenter)
             if abs(wanted - shown) > _NEAR:  # and not where nothing can be read
                 ef = told + (wanted - shown) / _slope(before.get(i), (told, shown))
-                scenes[i] = replace(scenes[i], ef=min(max(ef, EF_RANGE[0]), EF_RANGE[1]))
+                low, high = max(begun[i] - _FARTHEST, EF_RANGE[0]), min(begun[i] + _FARTHEST, EF_RANGE[1])
+                scenes[i] = replace(scenes[i], ef=min(max(ef, low), high))
                 before[i] = told, shown
                 going_on.append(i)
         rows = going_on
