@@ -213,7 +213,7 @@ def _detail_task(preset: str, config: Path | None, init: str | None, data, setti
     if init is None:
         network = _shape(DetailConfig((8,), (8,), 2) if preset == "tiny" else DetailConfig(), config)
     else:
-        network = DetailNetwork.from_pretrained(init).train().requires_grad_(True)
+        network = _begun(DetailNetwork, DetailConfig, "detail", init)
     return DetailTask(network, _tokenizer(tokenizer, "detail"), data, batch=settings.batch, seed=settings.seed)
 
 
@@ -237,10 +237,7 @@ def _generator_task(
     from echopulse.training.generator import GeneratorTask
 
     network = _tokenizer(tokenizer, "generator")
-    begun = None
-    if init is not None:
-        begun = load_network(VideoTransformer, GeneratorConfig, find_network(init, "generator"))
-        begun = begun.train().requires_grad_(True)
+    begun = None if init is None else _begun(VideoTransformer, GeneratorConfig, "generator", init)
     shape = _shape(generator_config(preset), config) if begun is None else begun.config
     ecg = None if ecg_init is None else load_network(EcgEncoder, EcgEncoderConfig, find_network(ecg_init, "ecg"))
     if ecg is not None:
@@ -258,27 +255,35 @@ def _generator_task(
 def _companions(ef_reader: Path | None, detail: Path | None, segmenter: Path | None) -> dict[str, Any]:
     """Trained networks that a generator's checkpoint holds beside it."""
     from echopulse.models.checkpoints import find_network, load_network
-    from echopulse.models.detail import DetailNetwork
+    from echopulse.models.detail import DetailConfig, DetailNetwork
     from echopulse.models.ef_reader import EfReader, EfReaderConfig
     from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 
-    result: dict[str, Any] = {}
-    if ef_reader is not None:
-        result["ef_reader"] = load_network(EfReader, EfReaderConfig, find_network(ef_reader, "ef_reader"))
-    if detail is not None:
-        result["detail"] = DetailNetwork.from_pretrained(detail)
-    if segmenter is not None:
-        result["segmenter"] = load_network(ChamberSegmenter, SegmenterConfig, find_network(segmenter, "segmenter"))
-    return result
+    kinds: dict[str, tuple[Path | None, type, type]] = {
+        "ef_reader": (ef_reader, EfReader, EfReaderConfig),
+        "detail": (detail, DetailNetwork, DetailConfig),
+        "segmenter": (segmenter, ChamberSegmenter, SegmenterConfig),
+    }
+    return {
+        name: load_network(network, shape, find_network(path, name))
+        for name, (path, network, shape) in kinds.items()
+        if path is not None
+    }
+
+
+def _begun(network_class: type, config_class: type, name: str, init: str) -> Any:
+    """A trained network to train on."""
+    from echopulse.models.checkpoints import find_network, load_network
+
+    return load_network(network_class, config_class, find_network(init, name)).train().requires_grad_(True)
 
 
 def _segmenter_task(preset: str, config: Path | None, init: str | None, data: tuple[Path, ...], settings):
-    from echopulse.models.checkpoints import find_network, load_network
     from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
     from echopulse.training.segmenter import SegmenterTask
 
-    if init is not None:
-        network = load_network(ChamberSegmenter, SegmenterConfig, find_network(init, "segmenter"))
-        return SegmenterTask(network.train().requires_grad_(True), data, batch=settings.batch, seed=settings.seed)
-    shape = _shape(SegmenterConfig((8, 16)) if preset == "tiny" else SegmenterConfig(), config)
-    return SegmenterTask(shape, data, batch=settings.batch, seed=settings.seed)
+    if init is None:
+        network = _shape(SegmenterConfig((8, 16)) if preset == "tiny" else SegmenterConfig(), config)
+    else:
+        network = _begun(ChamberSegmenter, SegmenterConfig, "segmenter", init)
+    return SegmenterTask(network, data, batch=settings.batch, seed=settings.seed)

@@ -123,9 +123,7 @@ class DecodeSettings:
         return self.temperature + (final - self.temperature) * step / self.steps
 
 
-def asked_for(
-    steps: int | None = None, guidance: float | None = None, rehearsals: int | None = None
-) -> dict[str, float]:
+def asked_for(steps: int | None, guidance: float | None, rehearsals: int | None) -> dict[str, float]:
     """Fields of `DecodeSettings` that a user's choices replace; None leaves a field to the checkpoint.
 
     Args:
