@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,3 +67,31 @@ def test_half_precision_files_load(network: ChamberSegmenter, tmp_path: Path) ->
 def test_impossible_shapes_are_refused(widths: tuple[int, ...], size: int) -> None:
     with pytest.raises(InputError, match="segmenter"):
         SegmenterConfig(widths, size)
+
+
+class ByBrightness(ChamberSegmenter):
+    """Takes what is bright for the cavity, and grey for what may be."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        cavity = 12 * (2 * frames - 1)
+        rest = torch.full_like(frames, -30).expand(-1, len(MASK_CLASSES) - 1, -1, -1)
+        return torch.cat([torch.zeros_like(frames), cavity, rest[:, 1:]], dim=1)
+
+
+def disc(radius: float, blur: float, height: int = 64, width: int = 64) -> np.ndarray:
+    rows, columns = np.indices((height, width)) + 0.5
+    distance = radius - np.hypot(rows - height / 2, columns - width / 2)
+    return (255 * np.clip(0.5 + distance / blur, 0, 1)).astype(np.uint8)
+
+
+def test_doubt_is_the_width_of_an_unclear_border() -> None:
+    network = ByBrightness(replace(TINY, size=64))
+    sharp, soft, large, nothing = network.doubt(
+        np.stack([disc(10, 2), disc(10, 6), disc(20, 6), np.zeros((64, 64), np.uint8)])
+    )
+    assert 2.5 < soft / sharp < 3.5, "three times as wide"
+    assert large == pytest.approx(soft, rel=0.05), "whatever the size"
+    assert np.isinf(nothing)
+    assert network.doubt(np.empty((0, 64, 64), np.uint8)).shape == (0,)
+    wide = network.doubt(disc(10, 6, 40, 64)[None])
+    assert wide[0] == pytest.approx(soft, rel=0.05), "black borders change nothing"

@@ -192,7 +192,7 @@ def test_a_stream_starts_at_once_unless_told_otherwise(watched: Pipeline, ecgs: 
 
 
 def test_rehearsals_that_cannot_be_are_refused(pipeline: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
-    with pytest.raises(InputError, match="measured by a segmenter, but this checkpoint has none"):
+    with pytest.raises(InputError, match="judged by a segmenter, but this checkpoint has none"):
         pipeline(ecgs[0], GenerationRequest(seconds=1.5), settings=DecodeSettings(rehearsals=1))
     with pytest.raises(InputError, match="rehearsals is 17; expected 0 to 16"):
         DecodeSettings(rehearsals=17)

@@ -1,5 +1,6 @@
 """The chamber segmenter: a small U-Net that labels every pixel of one frame."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,21 +62,42 @@ class ChamberSegmenter(UNet):
         Returns:
             uint8 (frames, height, width) of `axes.MASK_CLASSES`.
         """
+        pieces = [scores.argmax(1).byte().numpy() for scores in self._scores(frames)]
+        return tidied(np.concatenate([np.empty((0, *frames.shape[1:]), np.uint8), *pieces]))
+
+    def doubt(self, frames: np.ndarray) -> np.ndarray:
+        """How unclear the ventricle's border is in each frame: `Σ p (1 − p) / √(Σ p)` over all pixels.
+
+        `p` is the probability that a pixel is cavity. It is small but along the border, so the sum grows with the
+        border's length and with its width, and the quotient with its width alone.
+
+        Args:
+            frames: uint8 (frames, height, width), of any size.
+
+        Returns:
+            float64 (frames,), in pixels but for a factor of the cavity's shape; infinite where there is no cavity.
+        """
+        found = [np.empty(0)]
+        for scores in self._scores(frames):
+            p = scores.softmax(1)[:, MASK_CLASSES.index("lv_cavity")].double()
+            unsure, area = (p * (1 - p)).sum((1, 2)), p.sum((1, 2))
+            found.append(torch.where(area >= 1, unsure / area.sqrt(), torch.inf).numpy())
+        return np.concatenate(found)
+
+    def _scores(self, frames: np.ndarray) -> Iterator[Float[Tensor, "n k h w"]]:
+        """Scores of frames of any size, a few at a time."""
         size, dtype = self.config.size, self.stem.weight.dtype
         height, width = frames.shape[1:]
         side = max(height, width)
         top, left = (side - height) // 2, (side - width) // 2
         pad = (left, side - width - left, top, side - height - top)
-        result = np.empty(frames.shape, np.uint8)
-        with torch.inference_mode():
-            for first in range(0, len(frames), _FRAMES_AT_ONCE):
-                piece = torch.from_numpy(np.array(frames[first : first + _FRAMES_AT_ONCE]))[:, None].float() / 255
-                piece = F.pad(piece, pad)
+        for first in range(0, len(frames), _FRAMES_AT_ONCE):
+            piece = torch.from_numpy(np.array(frames[first : first + _FRAMES_AT_ONCE]))[:, None].float() / 255
+            piece = F.pad(piece, pad)
+            with torch.inference_mode():
                 if side != size:
                     piece = F.interpolate(piece, size=(size, size), mode="bilinear", antialias=True)
                 scores = self(piece.to(dtype)).float()
                 if side != size:
                     scores = F.interpolate(scores, size=(side, side), mode="bilinear")
-                classes = scores.argmax(1).byte().numpy()
-                result[first : first + len(piece)] = classes[:, top : top + height, left : left + width]
-        return tidied(result)
+            yield scores[:, :, top : top + height, left : left + width]

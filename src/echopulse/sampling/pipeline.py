@@ -22,11 +22,13 @@ from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
+from echopulse.sampling.audition import auditioned
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.progressive import (
     OVERLAP,
     Scene,
+    draws_first_pictures,
     generate_batch,
     read_contraction,
     read_ef,
@@ -58,7 +60,7 @@ class Pipeline:
         critic: the generator's, where there is one.
         ef_reader: reads the ejection fraction where none is asked for; else the generator's encoder does, if it can.
         detail: puts into decoded frames what codes leave out.
-        segmenter: measures rehearsals; without it there are none.
+        segmenter: judges auditions and rehearsals; without it there are none.
     """
 
     def __init__(
@@ -247,11 +249,22 @@ class Pipeline:
     def _codes(
         self, takes: Sequence[Take], scenes: Sequence[Scene], wanted: int, settings: DecodeSettings
     ) -> Iterator[torch.Tensor]:
-        """New token frames of all clips, `wanted` in all, after first pictures and rehearsals."""
-        if settings.rehearsals and self.segmenter is None:
-            raise InputError("rehearsals are measured by a segmenter, but this checkpoint has none; set them to 0")
+        """New token frames of all clips, `wanted` in all, after auditions and rehearsals."""
+        if self.segmenter is None and (settings.rehearsals or settings.auditions > 1):
+            raise InputError(
+                "rehearsals and auditions are judged by a segmenter, but this checkpoint has none; "
+                "set rehearsals to 0 and auditions to 1"
+            )
         generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
-        scenes = with_first_pictures(self.generator, scenes, settings, generators)
+        if self.segmenter is not None and settings.auditions > 1 and draws_first_pictures(scenes, settings):
+
+            def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
+                codes = torch.stack([scene.first for scene in candidates if scene.first is not None])
+                return next(self._show([takes[row] for row in rows], candidates, iter([codes]), settings))[:, 0]
+
+            scenes = auditioned(self.generator, scenes, settings, generators, show, self.segmenter)
+        else:
+            scenes = with_first_pictures(self.generator, scenes, settings, generators)
         if settings.rehearsals and self.segmenter is not None and scenes[0].first is not None:
 
             def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:

@@ -133,22 +133,30 @@ def generate_batch(
 def with_first_pictures(
     model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
 ) -> list[Scene]:
-    """The scenes with a first token frame, drawn as a window of its own; as they are where they have one.
+    """The scenes with a first token frame, drawn as a window of its own; as they are where they are not to have one.
 
     Args:
         model: the generator.
-        scenes: all from nothing, or none.
-        settings: how codes are drawn; scenes stay as they are where its `of_picture` is None.
-        generators: one a clip.
+        scenes: what to generate.
+        settings: how codes are drawn.
+        generators: one a clip, or several: as many scenes are made of each, one after the other.
     """
-    if settings.of_picture is None or any(scene.first is not None for scene in scenes):
+    if not draws_first_pictures(scenes, settings):
         return list(scenes)
-    c = model.config
-    conditions = Conditions.joined([window_conditions(model, scene, 1) for scene in scenes])
-    alone = conditions._replace(frame_times_s=conditions.frame_times_s[:, :1])
+    c, each = model.config, len(generators) // len(scenes)
+    scenes = [scene for scene in scenes for _ in range(each)]
+    conditions = [window_conditions(model, scene, 1) for scene in scenes[::each]]
+    joined = Conditions.joined([one for one in conditions for _ in range(each)])
+    alone = joined._replace(frame_times_s=joined.frame_times_s[:, :1])
     nothing = torch.zeros(len(scenes), 1, c.rows, c.columns, dtype=torch.long)
+    assert settings.of_picture is not None
     pictures = decode_window(model, nothing, nothing.bool(), alone, settings.of_picture, generators)
     return [replace(scene, first=picture) for scene, picture in zip(scenes, pictures, strict=True)]
+
+
+def draws_first_pictures(scenes: Sequence[Scene], settings: DecodeSettings) -> bool:
+    """Whether first pictures are drawn before all else: none is given, and the settings say so."""
+    return settings.of_picture is not None and all(scene.first is None for scene in scenes)
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:

@@ -160,7 +160,7 @@ class PublishedPipeline(Pipeline):
 
     def _provenance(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> dict[str, Any]:
         stretch = self.encoder.config.num_samples / ECG_RATE_HZ / (REPEATS * WINDOW_FRAMES / take.request.fps)
-        about = super()._provenance(take, track, replace(settings, guidance=1.0, rehearsals=0))
+        about = super()._provenance(take, track, replace(settings, guidance=1.0, rehearsals=0, auditions=1))
         return about | {
             "not_in_real_time": list(DEPARTURES),
             "encoder_seconds_per_clip_second": round(stretch, 4),

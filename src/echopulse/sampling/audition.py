@@ -1,0 +1,44 @@
+"""Auditions: where no first picture is given, several are drawn, and the clip begins with the clearest.
+
+Some drawn pictures are muddled: a ventricle whose border nobody finds, unlike in any true one. On those the heart beats
+as told, but neither a viewer nor a segmenter can see it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from echopulse.models.segmenter import ChamberSegmenter
+from echopulse.models.video_transformer import VideoTransformer
+from echopulse.sampling.decode import DecodeSettings
+from echopulse.sampling.progressive import Scene, with_first_pictures
+
+Show = Callable[[Sequence[int], Sequence[Scene]], np.ndarray]
+"""Clips of a batch and scenes with a first picture: those pictures, uint8 (scenes, height, width)."""
+
+
+def auditioned(
+    model: VideoTransformer,
+    scenes: Sequence[Scene],
+    settings: DecodeSettings,
+    generators: Sequence[torch.Generator],
+    show: Show,
+    segmenter: ChamberSegmenter,
+) -> list[Scene]:
+    """The scenes with the clearest of `settings.auditions` first pictures, by the segmenter's `doubt`.
+
+    Args:
+        model: the generator.
+        scenes: without first pictures, which `settings` want drawn before all else.
+        settings: how codes are drawn.
+        generators: one a clip.
+        show: what a first token frame looks like.
+        segmenter: finds the ventricle. It should not be the one that judges the clips later.
+    """
+    rows = [row for row in range(len(scenes)) for _ in range(settings.auditions)]
+    seeds = [int(torch.randint(2**62, (), generator=generators[row])) for row in rows]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    candidates = with_first_pictures(model, scenes, settings, draws)
+    doubt = segmenter.doubt(show(rows, candidates)).reshape(len(scenes), settings.auditions)
+    return [candidates[row * settings.auditions + int(best)] for row, best in enumerate(doubt.argmin(1))]
