@@ -127,3 +127,8 @@ def test_r_peaks_agree_with_the_marks(record: str) -> None:
     after = np.clip(np.searchsorted(found_s, normal_s), 1, found_s.size - 1)
     error_s = np.minimum(np.abs(found_s[after] - normal_s), np.abs(found_s[after - 1] - normal_s))
     assert np.mean(error_s <= 0.05) >= 0.99
+
+
+def test_tall_t_waves_of_a_watch_are_no_beats() -> None:
+    intervals = np.diff(detect_r_peaks(read_ecg(DATA / "apple_watch/derived_ecg_2019-03-28_en.csv")))
+    assert len(intervals) == 28 and 0.95 < intervals.min() <= intervals.max() < 1.15

@@ -15,11 +15,13 @@ WAVES = ((-0.17, 0.025, 0.12), (-0.03, 0.010, -0.1), (0.0, 0.011, 1.1), (0.03, 0
 """P, Q, R, S and T: time from R (s), spread (s), height (mV)."""
 
 
-def beats(duration_s: float, rate: float, r_times_s: np.ndarray, noise_mv: float = 0.01, seed: int = 0) -> EcgSignal:
+def beats(
+    duration_s: float, rate: float, r_times_s: np.ndarray, noise_mv: float = 0.01, seed: int = 0, waves=WAVES
+) -> EcgSignal:
     times = np.arange(int(duration_s * rate)) / rate
     lead = np.zeros_like(times)
     for r_time in r_times_s:
-        for delay, spread, height in WAVES:
+        for delay, spread, height in waves:
             lead += height * np.exp(-0.5 * ((times - r_time - delay) / spread) ** 2)
     lead += np.random.default_rng(seed).normal(scale=noise_mv, size=times.size)
     return EcgSignal(lead[None], ("II",), rate)
@@ -106,6 +108,24 @@ def test_finds_every_beat(rate: float, sign: int) -> None:
     ecg = beats(truth[-1] + 0.5, rate, truth, noise_mv=0.03)
     ecg = EcgSignal(sign * ecg.samples_mv, ecg.leads, rate, start_s=4)
     np.testing.assert_allclose(detect_r_peaks(ecg), truth + 4, atol=max(0.004, 0.6 / rate))
+
+
+@pytest.mark.parametrize("rate", [128.0, 512.0])
+def test_a_tall_t_wave_is_no_beat(rate: float) -> None:
+    times, truth = np.arange(int(20 * rate)) / rate, np.arange(0.4, 19.5, 1.05)
+    lead = np.random.default_rng(2).normal(scale=0.01, size=times.size)
+    for r_time in truth:
+        since = times - r_time
+        lead += 0.65 * np.exp(-0.5 * (since / 0.012) ** 2) - 0.1 * np.exp(-0.5 * ((since - 0.03) / 0.01) ** 2)
+        since = since - 0.27
+        lead += 0.55 * np.exp(-0.5 * (since / np.where(since < 0, 0.05, 0.022)) ** 2)  # steeper behind its peak
+    np.testing.assert_allclose(detect_r_peaks(EcgSignal(lead[None], ("I",), rate)), truth, atol=0.008)
+
+
+def test_a_beat_that_comes_soon_is_a_beat() -> None:
+    truth = np.sort(np.r_[np.arange(0.5, 14.0, 0.9), 3.2 + 0.33, 8.6 + 0.33])
+    waves = [wave for wave in WAVES if wave[0] < 0.2]  # one T wave would lie under the next beat
+    np.testing.assert_allclose(detect_r_peaks(beats(14.5, 500, truth, waves=waves)), truth, atol=0.004)
 
 
 def test_one_second_holds_one_beat() -> None:

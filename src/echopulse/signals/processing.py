@@ -38,6 +38,7 @@ of 10 s and more lie between 9 and 74.
 """
 
 _ANALYSIS_HZ = 500.0
+_T_WAVE_WITHIN_S = 0.36
 _PAD_S = 3.0
 _LEAD_ORDER = ("II", "I", "V5", "V4", "V6", "V2", "V3", "V1", "aVF", "III", "aVL", "aVR")
 
@@ -322,13 +323,19 @@ def _points_down(samples: np.ndarray, peaks: np.ndarray) -> bool:
 def _confirm(steep: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, float]:
     """The peaks that are steep enough, and how far they stand out of what lies between.
 
-    `steep` is the magnitude in the band 5 to 25 Hz, where the QRS complex has most of its energy.
+    `steep` is the magnitude in the band 5 to 25 Hz, where the QRS complex has most of its energy. What follows a peak
+    within 360 ms and is less than half as steep is its T wave (Pan & Tompkins 1985).
     """
     reach = int(0.06 * _ANALYSIS_HZ)
     heights = np.array([steep[max(0, peak - reach) : peak + reach + 1].max() for peak in peaks])
     if heights.size:
         typical = np.median(np.sort(heights)[heights.size // 2 :])
-        peaks, heights = peaks[heights >= 0.12 * typical], heights[heights >= 0.12 * typical]
+        kept: list[int] = []
+        for i in np.flatnonzero(heights >= 0.12 * typical):
+            soon = bool(kept) and peaks[i] - peaks[kept[-1]] < _T_WAVE_WITHIN_S * _ANALYSIS_HZ
+            if not (soon and heights[i] < 0.5 * heights[kept[-1]]):
+                kept.append(int(i))
+        peaks, heights = peaks[kept], heights[kept]
     between = np.ones(steep.size, dtype=bool)
     for peak in peaks:
         between[max(0, peak - 50) : peak + 50] = False
