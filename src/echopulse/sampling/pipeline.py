@@ -28,8 +28,8 @@ from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.progressive import (
     OVERLAP,
     Scene,
-    draws_first_pictures,
     generate_batch,
+    picture_drawing,
     read_contraction,
     read_ef,
     with_first_pictures,
@@ -256,26 +256,46 @@ class Pipeline:
                 "set rehearsals to 0 and auditions to 1"
             )
         generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
-        if self.segmenter is not None and settings.auditions > 1 and draws_first_pictures(scenes, settings):
-
-            def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
-                codes = torch.stack([scene.first for scene in candidates if scene.first is not None])
-                return next(self._show([takes[row] for row in rows], candidates, iter([codes]), settings))[:, 0]
-
-            scenes = auditioned(self.generator, scenes, settings, generators, show, self.segmenter)
-        else:
-            scenes = with_first_pictures(self.generator, scenes, settings, generators)
-        if settings.rehearsals and self.segmenter is not None and scenes[0].first is not None:
-
-            def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:
-                draws = [generators[row].clone_state() for row in rows]
-                codes = generate_batch(self.generator, trial, length, settings, draws, self.critic)
-                return np.concatenate(list(self._show([takes[row] for row in rows], trial, codes, settings)), axis=1)
-
-            seconds = takes[0].request.num_frames / takes[0].request.fps
-            slots = self.generator.config.slots
-            scenes = rehearsed(scenes, play, self.segmenter, settings.rehearsals, seconds=seconds, slots=slots)
+        scenes = self._begun(takes, scenes, settings, generators)
+        if settings.rehearsals:
+            scenes = self._rehearsed(takes, scenes, settings, generators)
         yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
+
+    def _begun(
+        self,
+        takes: Sequence[Take],
+        scenes: Sequence[Scene],
+        settings: DecodeSettings,
+        generators: list[torch.Generator],
+    ) -> Sequence[Scene]:
+        """The scenes with a first picture, where there is to be one before all else."""
+        if self.segmenter is None or settings.auditions == 1 or picture_drawing(scenes, settings) is None:
+            return with_first_pictures(self.generator, scenes, settings, generators)
+
+        def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
+            codes = torch.stack([scene.first for scene in candidates if scene.first is not None])
+            return next(self._show([takes[row] for row in rows], candidates, iter([codes]), settings))[:, 0]
+
+        return auditioned(self.generator, scenes, settings, generators, show, self.segmenter)
+
+    def _rehearsed(
+        self,
+        takes: Sequence[Take],
+        scenes: Sequence[Scene],
+        settings: DecodeSettings,
+        generators: list[torch.Generator],
+    ) -> Sequence[Scene]:
+        """The scenes with what is told corrected by rehearsals; as they are where they have no first picture."""
+        if self.segmenter is None or scenes[0].first is None:
+            return scenes
+
+        def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:
+            draws = [generators[row].clone_state() for row in rows]
+            codes = generate_batch(self.generator, trial, length, settings, draws, self.critic)
+            return np.concatenate(list(self._show([takes[row] for row in rows], trial, codes, settings)), axis=1)
+
+        seconds, slots = takes[0].request.num_frames / takes[0].request.fps, self.generator.config.slots
+        return rehearsed(scenes, play, self.segmenter, settings.rehearsals, seconds=seconds, slots=slots)
 
     def _show(
         self, takes: Sequence[Take], scenes: Sequence[Scene], codes: Iterator[torch.Tensor], settings: DecodeSettings

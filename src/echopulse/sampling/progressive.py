@@ -133,7 +133,7 @@ def generate_batch(
 def with_first_pictures(
     model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
 ) -> list[Scene]:
-    """The scenes with a first token frame, drawn as a window of its own; as they are where they are not to have one.
+    """The scenes with a first token frame, drawn as a window of its own; as they are where none is to be drawn.
 
     Args:
         model: the generator.
@@ -141,7 +141,8 @@ def with_first_pictures(
         settings: how codes are drawn.
         generators: one a clip, or several: as many scenes are made of each, one after the other.
     """
-    if not draws_first_pictures(scenes, settings):
+    drawing = picture_drawing(scenes, settings)
+    if drawing is None:
         return list(scenes)
     c, each = model.config, len(generators) // len(scenes)
     scenes = [scene for scene in scenes for _ in range(each)]
@@ -149,14 +150,13 @@ def with_first_pictures(
     joined = Conditions.joined([one for one in conditions for _ in range(each)])
     alone = joined._replace(frame_times_s=joined.frame_times_s[:, :1])
     nothing = torch.zeros(len(scenes), 1, c.rows, c.columns, dtype=torch.long)
-    assert settings.of_picture is not None
-    pictures = decode_window(model, nothing, nothing.bool(), alone, settings.of_picture, generators)
+    pictures = decode_window(model, nothing, nothing.bool(), alone, drawing, generators)
     return [replace(scene, first=picture) for scene, picture in zip(scenes, pictures, strict=True)]
 
 
-def draws_first_pictures(scenes: Sequence[Scene], settings: DecodeSettings) -> bool:
-    """Whether first pictures are drawn before all else: none is given, and the settings say so."""
-    return settings.of_picture is not None and all(scene.first is None for scene in scenes)
+def picture_drawing(scenes: Sequence[Scene], settings: DecodeSettings) -> DecodeSettings | None:
+    """How first pictures are drawn before all else; None where they are given, or drawn with what follows."""
+    return settings.of_picture if all(scene.first is None for scene in scenes) else None
 
 
 def _given(scenes: Sequence[Scene]) -> tuple[int, int]:
