@@ -132,3 +132,9 @@ def test_r_peaks_agree_with_the_marks(record: str) -> None:
 def test_tall_t_waves_of_a_watch_are_no_beats() -> None:
     intervals = np.diff(detect_r_peaks(read_ecg(DATA / "apple_watch/derived_ecg_2019-03-28_en.csv")))
     assert len(intervals) == 28 and 0.95 < intervals.min() <= intervals.max() < 1.15
+
+
+@pytest.mark.parametrize("lead", ["I", "II"])
+def test_waves_that_a_recording_cuts_off_are_no_beats(lead: str) -> None:
+    found_s = detect_r_peaks(read_ecg(DATA / "philips_sierra_xml/129DYPRG.XML").select((lead,)))
+    assert len(found_s) == 6 and np.allclose(np.diff(found_s), 1.478, atol=0.01)

@@ -128,6 +128,16 @@ def test_a_beat_that_comes_soon_is_a_beat() -> None:
     np.testing.assert_allclose(detect_r_peaks(beats(14.5, 500, truth, waves=waves)), truth, atol=0.004)
 
 
+@pytest.mark.parametrize(("first_s", "last_s"), [(0.0, 6.0), (0.28, 6.2), (0.2, 6.7)])
+def test_a_wave_that_is_cut_off_is_no_beat(first_s: float, last_s: float) -> None:
+    """On the R peak itself, on the T wave that follows it, and behind a whole beat."""
+    whole = beats(9, 500, np.arange(1.0, 9.0, 1.0), noise_mv=0.002, waves=(*WAVES[:4], (0.28, 0.045, 0.7)))
+    found = detect_r_peaks(whole.crop(1.0 + first_s, 1.0 + last_s))
+    inside = np.arange(1.0, 9.0, 1.0)
+    inside = inside[(inside > 1.0 + first_s + 0.004) & (inside < 1.0 + last_s - 0.004)]
+    np.testing.assert_allclose(found, inside, atol=0.004)
+
+
 def test_one_second_holds_one_beat() -> None:
     for r_time in (0.2, 0.5, 0.8):
         ecg = beats(1, 500, np.array([r_time]))

@@ -295,7 +295,8 @@ def _find_beats_in(ecg: EcgSignal) -> _Beats:
     if peaks.size and _points_down(padded, peaks):
         peaks = _gradient_peaks(-padded)
     steep = np.abs(signal.sosfiltfilt(_band_pass((5.0, 25.0), _ANALYSIS_HZ), padded))[pad:-pad]
-    peaks, contrast = _confirm(steep, peaks[(peaks >= pad) & (peaks < pad + samples.size)] - pad)
+    inside = (peaks > pad + 1) & (peaks < pad + samples.size - 2)  # at the very edge lies a wave that is cut off
+    peaks, contrast = _confirm(steep, peaks[inside] - pad)
     return _Beats(ecg.start_s + peaks / _ANALYSIS_HZ, name, contrast)
 
 
