@@ -69,6 +69,15 @@ def test_given_first_frame_is_kept(known_answer: Callable, scene: Scene) -> None
     assert model.calls[0][2].view[0] == 1 and bool(model.calls[0][2].ef[0].isnan())
 
 
+def test_one_picture_needs_no_window(known_answer: Callable, scene: Scene) -> None:
+    model = known_answer(torch.linspace(0, 8, 20))
+    settings = DecodeSettings(steps=2, picture_temperature=1.0)
+    (one,) = generate_codes(model, scene, 1, settings, seed=3)
+    assert len(model.calls) == 8, "the steps of the picture alone"
+    more = torch.cat(list(generate_codes(model, scene, 2, settings, seed=3)), dim=1)
+    assert one.shape == (1, 1, 8, 8) and torch.equal(one, more[:, :1])
+
+
 def test_first_picture_is_drawn_before_all_else(known_answer: Callable, scene: Scene) -> None:
     """At its own temperature, in four times the steps, unguided; then it is as good as given."""
     model = known_answer(torch.linspace(0, 8, 20))

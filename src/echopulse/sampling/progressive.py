@@ -118,10 +118,11 @@ def generate_batch(
             row[1 : 1 + OVERLAP] = scene.past[-OVERLAP:]
     made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
     while made < num_token_frames:
-        conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
-        known = torch.zeros_like(codes, dtype=torch.bool)
-        known[:, :given] = True
-        codes = decode_window(model, codes, known, conditions, settings, generators, critic)
+        if given - taken < num_token_frames - made:  # else all that is wanted is known: a first picture alone
+            conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
+            known = torch.zeros_like(codes, dtype=torch.bool)
+            known[:, :given] = True
+            codes = decode_window(model, codes, known, conditions, settings, generators, critic)
         fresh = codes[:, taken : taken + num_token_frames - made]
         yield fresh
         made += fresh.shape[1]
