@@ -146,13 +146,13 @@ def with_first_pictures(
     if drawing is None:
         return list(scenes)
     c, each = model.config, len(generators) // len(scenes)
-    scenes = [scene for scene in scenes for _ in range(each)]
-    conditions = [window_conditions(model, scene, 1) for scene in scenes[::each]]
+    conditions = [window_conditions(model, scene, 1) for scene in scenes]
     joined = Conditions.joined([one for one in conditions for _ in range(each)])
     alone = joined._replace(frame_times_s=joined.frame_times_s[:, :1])
-    nothing = torch.zeros(len(scenes), 1, c.rows, c.columns, dtype=torch.long)
+    nothing = torch.zeros(len(generators), 1, c.rows, c.columns, dtype=torch.long)
     pictures = decode_window(model, nothing, nothing.bool(), alone, drawing, generators)
-    return [replace(scene, first=picture) for scene, picture in zip(scenes, pictures, strict=True)]
+    repeated = [scene for scene in scenes for _ in range(each)]
+    return [replace(scene, first=picture) for scene, picture in zip(repeated, pictures, strict=True)]
 
 
 def picture_drawing(scenes: Sequence[Scene], settings: DecodeSettings) -> DecodeSettings | None:
