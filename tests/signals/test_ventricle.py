@@ -115,6 +115,14 @@ def test_a_beat_cut_by_the_start_of_the_clip_does_not_count() -> None:
     assert beats.ed_s[0] > 0.5
 
 
+@pytest.mark.parametrize(("end_s", "count"), [(2.95, 3), (3.05, 3), (3.15, 3), (3.21, 3), (3.33, 4), (3.45, 4)])
+def test_the_last_beat_counts_once_its_ejection_is_seen(end_s: float, count: int) -> None:
+    times, volumes, peaks = beating(seconds=end_s)  # the fourth ejection lasts from 2.87 to 3.22 s
+    beats = find_beats(volumes, times)
+    np.testing.assert_allclose(beats.es_s, peaks[:count] + 0.35, atol=0.03)
+    assert beats.ef_percent == pytest.approx(60, abs=1)
+
+
 def test_ed_without_atrial_kick_is_near_the_fall_and_not_anywhere_on_the_plateau() -> None:
     times = np.arange(90) / 30
     rng = np.random.default_rng(3)

@@ -19,7 +19,7 @@ from echopulse.io.video import whole_file
 from echopulse.signals.processing import detect_r_peaks, detect_t_ends
 from echopulse.signals.ventricle import LvBeats, find_beats, lv_curve
 
-VERSION = 2
+VERSION = 3
 """Part of every key of the cache; raised when a measurement of this package changes."""
 
 

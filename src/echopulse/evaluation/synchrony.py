@@ -81,7 +81,7 @@ def clip_synchrony(
         es_phase_rad=2 * np.pi * (es - r[theirs]) / rr[theirs],
         matched=len(pairs),
         missed=int(inside.sum()) - len(pairs),
-        extra=int(np.count_nonzero(owner < 0)),
+        extra=int(np.count_nonzero((owner < 0) & (beats.ed_s >= start_s + EDGE_S))),
         curve_rate_bpm=60 / beats.period_s if beats.period_s else None,
         ecg_rate_bpm=_ecg_rate_bpm(r, start_s, end_s),
         frame_s=1 / fps,

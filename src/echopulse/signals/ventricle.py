@@ -29,6 +29,7 @@ MIN_PROMINENCE = 0.25
 
 _GRID_S = 0.004
 _PLATEAU_S, _REFRACTORY_S, _ONSET_AFTER_START_S = 0.12, 0.25, 0.02
+_ES_BEFORE_END_S = 0.04
 _SUBPIXELS = 3
 _BACKGROUND, _LV, _LA = (MASK_CLASSES.index(name) for name in ("background", "lv_cavity", "left_atrium"))
 
@@ -180,7 +181,8 @@ def find_beats(volumes: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray |
 
     ES is a minimum of the smoothed curve. ED is its maximum within 120 ms before ejection sets in, which is where the
     tangent of the steepest fall leaves the level of the maximum: without an atrial kick the curve is flat for long
-    before ejection, and its largest value is anywhere. Only beats whose ED and ES both lie inside the clip count.
+    before ejection, and its largest value is anywhere. Only beats whose ED and ES both lie inside the clip count; of
+    the filling after the last ES nothing needs to be seen.
 
     Args:
         volumes: (frames,) from `lv_curve`; NaN frames are left out.
@@ -230,7 +232,9 @@ def _extremes(times: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndar
         return np.empty((0, 2), np.int64), np.empty(0, np.int64)
     step = times[1] - times[0]
     distance = max(1, round(_REFRACTORY_S / step))
-    troughs = find_peaks(-curve, prominence=MIN_PROMINENCE * swing, distance=distance)[0]
+    walled = np.append(curve, curve.max())  # the end of the clip is no sign that the ventricle does not fill
+    troughs = find_peaks(-walled, prominence=MIN_PROMINENCE * swing, distance=distance)[0]
+    troughs = troughs[troughs < curve.size - round(_ES_BEFORE_END_S / step)]  # still falling
     slope = np.gradient(curve, step)
     beats, falls = [], []
     for previous, trough in zip(np.append(0, troughs), troughs, strict=False):
