@@ -11,6 +11,7 @@ from echopulse.config import load_json
 from echopulse.models.critic import TokenCritic
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.sampling.pipeline import Pipeline
+from echopulse.training.recipes import generator_decoding
 
 
 def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert Pipeline.load(generator / "export").critic is None
     whole = Pipeline.load(critic / "export")
     assert whole.ef_reader is not None and whole.detail is not None and whole.segmenter is not None
-    assert whole.default_settings.rehearsals == 2
+    assert whole.default_settings == generator_decoding("tiny") and whole.default_settings.rehearsals == 2
     assert isinstance(whole.critic, TokenCritic)
 
 
@@ -40,6 +41,8 @@ def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:
     assert run("train", "tokenizer", *tiny, "-o", tmp_path / "tokenizer") == 0
     options = ("train", "generator", *tiny, "--tokenizer", tmp_path / "tokenizer")
     assert run(*options, "-o", tmp_path / "a") == 0
+    settings = Pipeline.load(tmp_path / "a" / "export").default_settings
+    assert (settings.rehearsals, settings.auditions) == (0, 1), "no segmenter to judge"
     assert run(*options, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
     before, after = (Pipeline.load(tmp_path / name / "export").generator.state_dict() for name in "ab")
     assert all(torch.allclose(x.float(), after[name].float(), atol=1e-3) for name, x in before.items())

@@ -235,6 +235,7 @@ def _generator_task(
     from echopulse.models.text_encoder import TextEncoder
     from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
     from echopulse.training.generator import GeneratorTask
+    from echopulse.training.recipes import generator_decoding
 
     network = _tokenizer(tokenizer, "generator")
     begun = None if init is None else _begun(VideoTransformer, GeneratorConfig, "generator", init)
@@ -249,7 +250,7 @@ def _generator_task(
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
     clips = _cached(output, data, network, shape.slots)
     options = {"batch": settings.batch, "seed": settings.seed, "ecg": ecg, "text": text}
-    return GeneratorTask(begun or shape, clips, network, **options, **beside)
+    return GeneratorTask(begun or shape, clips, network, **options, **beside, decoding=generator_decoding(preset))
 
 
 def _companions(ef_reader: Path | None, detail: Path | None, segmenter: Path | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stage two: the masked generative transformer, on cached codes."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,9 +44,6 @@ what a clip from the ECG alone begins with."""
 _PICTURES = 2
 """Of them for each window of other steps."""
 
-_REHEARSALS = 2
-"""Of clips, by default, from a checkpoint that can measure them."""
-
 
 class GeneratorBatch(NamedTuple):
     """One step's inputs, batch first; contraction (b, slots, 2) and EF are the truth, NaN where there is none."""
@@ -82,6 +79,7 @@ class GeneratorTask:
         text: frozen; half of the windows then come with a description of view and EF.
         ef_reader, detail, segmenter: trained; the export holds them beside the generator.
         ecg_mask: hide leads and spans of the ECG.
+        decoding: the export's; without a segmenter, nothing is rehearsed and one first picture drawn.
 
     Raises:
         InputError: no clip is long enough, or an encoder has another shape.
@@ -103,6 +101,7 @@ class GeneratorTask:
         detail: DetailNetwork | None = None,
         segmenter: ChamberSegmenter | None = None,
         ecg_mask: bool = True,
+        decoding: DecodeSettings = DecodeSettings(),  # noqa: B008 - immutable
     ) -> None:
         torch.manual_seed(seed)
         self.model: WindowTransformer = network if isinstance(network, VideoTransformer) else VideoTransformer(network)
@@ -120,6 +119,7 @@ class GeneratorTask:
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
         self._text, self._ecg_mask = text, ecg_mask
         self._beside = {"ef_reader": ef_reader, "detail": detail, "segmenter": segmenter}
+        self._decoding = decoding if segmenter else replace(decoding, rehearsals=0, auditions=1)
 
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
@@ -267,6 +267,6 @@ class GeneratorTask:
                 "name": folder.resolve().parent.name,
                 "training_data": f"{len(self.clips)} clips of prepared sets",
                 "licence": "",
-                "decoding": asdict(DecodeSettings(rehearsals=_REHEARSALS if self._beside["segmenter"] else 0)),
+                "decoding": asdict(self._decoding),
             },
         )

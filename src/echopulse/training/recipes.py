@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from echopulse.errors import InputError
+from echopulse.sampling.decode import DecodeSettings
 from echopulse.training.engine import TrainSettings
 from echopulse.training.tokenizer import TokenizerLosses
 
@@ -92,6 +93,25 @@ def generator_recipe(preset: str) -> TrainSettings:
             ema_every=10,
         )
     raise InputError(f"no recipe for preset {preset!r}")
+
+
+def generator_decoding(preset: str) -> DecodeSettings:
+    """How codes are drawn, by default, with a checkpoint trained by the preset's recipe.
+
+    `compact` has what was tuned on phantom patients that were in no training set; `paper` the paper's 18 steps,
+    guidance and annealing.
+    """
+    shared = DecodeSettings(
+        guided_share=1.0,
+        choice_temperature=1.0,
+        picture_temperature=1.0,
+        ef_contrast=1.45,
+        rehearsals=2,
+        auditions=4,
+    )
+    if preset == "paper":
+        return replace(shared, steps=18, guidance=3.0, temperature=0.9, final_temperature=0.0)
+    return replace(shared, steps=6, guidance=1.6, guidance_alone=1.5, temperature=0.6)
 
 
 def ecg_recipe(preset: str) -> TrainSettings:
