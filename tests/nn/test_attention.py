@@ -32,3 +32,15 @@ def test_pieces_give_what_all_at_once_gives(monkeypatch: pytest.MonkeyPatch, kin
     asked.clear()
     attention.attend(q.requires_grad_(), k, v, bias, 0.3)
     assert len(asked) == 1, "with gradients everything has to be kept anyway"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keys", [40, 90])
+def test_kernels_agree(dtype: torch.dtype, keys: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(B, HEADS, n, WIDTH, generator=draw).to(dtype) for n in (N, keys, keys))
+    kept = attention.attend(q, k, v, None, 0.3)
+    with torch.inference_mode():
+        free = attention.attend(q, k, v, None, 0.3)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(free, kept, rtol=0, atol=tolerance)

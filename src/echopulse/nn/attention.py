@@ -104,6 +104,7 @@ class FeedForward(nn.Module):
 
 
 _PIECE = 4 << 20  # bytes of attention logits that stay in a processor's cache
+_FUSED_KEYS = 64  # from so many keys on the fused kernel is faster in float32
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -111,12 +112,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -
 
     They are three to five times as fast there as the fused kernel, forward and backward, for the few hundred tokens of
     a frame (measured, bfloat16). Without gradients, logits that would not stay in the cache are made and used up a few
-    heads at a time: for a window of 1536 tokens 6.5 times as fast as all at once, and twice as the fused kernel.
+    heads at a time: for a window of 1536 tokens 6.5 times as fast as all at once, and twice as the fused kernel. In
+    float32, without gradients and bias, the fused kernel is 1.7 times as fast for 512 tokens.
     """
     if q.device.type != "cpu":
         if bias is not None and bias.dtype != torch.bool:
             bias = bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    if q.dtype == torch.float32 and bias is None and k.shape[2] >= _FUSED_KEYS and not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
     b, heads, n, _ = q.shape
     together = max(1, _PIECE // (n * k.shape[2] * q.element_size()))
     if torch.is_grad_enabled() or b * heads <= together:
