@@ -11,6 +11,7 @@ from echopulse.models.checkpoints import load_network
 from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig
 from echopulse.models.presets import ecg_autoencoder_config, generator_config
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.phantom import DEVICES, sample_patient, simulate_ecg
 from echopulse.signals.track import EcgTrack
 from echopulse.training.ecg import EcgRecord, EcgTask, PhantomEcgs, RecordedEcgs
 from echopulse.training.ecg_devices import add_gain_and_noise, add_wander, draw_leads, lower_rate
@@ -32,6 +33,15 @@ def task(source: PhantomEcgs) -> EcgTask:
 def test_recorders_take_turns(source: PhantomEcgs) -> None:
     assert [len(source.record(i).track.lead_ids) for i in range(4)] == [12, 12, 1, 3]
     assert np.array_equal(source.record(2).track.samples, source.record(2).track.samples)
+
+
+def test_every_third_patient_has_a_rhythm_that_is_asked_for() -> None:
+    more, plain = PhantomEcgs(18, seconds=5.0, more_of=("lbbb", "paced")), PhantomEcgs(18, seconds=5.0)
+    for i, rhythm in ((2, "lbbb"), (11, "lbbb"), (14, "paced")):
+        asked = simulate_ecg(sample_patient(i, rhythm=rhythm), duration_s=5.0, device=list(DEVICES)[i % 4])
+        np.testing.assert_array_equal(more.record(i).track.samples, EcgTrack.from_signal(asked).samples)
+    for i in (0, 1, 12):
+        np.testing.assert_array_equal(more.record(i).track.samples, plain.record(i).track.samples)
 
 
 def test_batch_follows_from_seed_step_and_rank(task: EcgTask, source: PhantomEcgs) -> None:

@@ -44,13 +44,22 @@ def test_median_beat_has_its_r_peak_in_place(track: EcgTrack) -> None:
     assert rr[0] == pytest.approx(np.diff(track.r_times_s).mean(), rel=1e-5)
 
 
+def test_median_beat_is_in_millivolts() -> None:
+    ecg = simulate_ecg(sample_patient(1, rhythm="sinus"), duration_s=6.0)
+    twice = EcgTrack.from_signal(replace(ecg, samples_mv=2 * ecg.samples_mv))
+    found = [t.extended(-3, 9).median_beat() for t in (EcgTrack.from_signal(ecg), twice)]
+    assert found[0] is not None and found[1] is not None
+    np.testing.assert_allclose(found[1][0], 2 * found[0][0], atol=1e-3)
+    assert np.ptp(found[0][0][1]) == pytest.approx(np.ptp(ecg.select(("II",)).samples_mv), rel=0.25)
+
+
 def test_an_outlier_does_not_reach_the_median_beat(track: EcgTrack) -> None:
     samples = track.samples.copy()
     r = round((track.r_times_s[2] - track.start_s) * TRACK_RATE_HZ)
     samples[:, r - 20 : r + 60] += 30
     clean, spoilt = track.median_beat(), replace(track, samples=samples).median_beat()
     assert clean is not None and spoilt is not None
-    assert np.abs(clean[0] - spoilt[0]).max() < 1.0
+    assert np.abs(clean[0] - spoilt[0]).max() < 1.0 * track.scale_mv
 
 
 def test_no_beat_is_none(track: EcgTrack) -> None:
@@ -62,7 +71,7 @@ def test_no_beat_is_none(track: EcgTrack) -> None:
 
 def test_absent_leads_do_not_matter_and_present_ones_do() -> None:
     torch.manual_seed(0)
-    reader = EfReader(EfReaderConfig(32, 2)).eval()
+    reader = EfReader(EfReaderConfig(16, 32, 2)).eval()
     beat, rr = torch.randn(2, 12, BEAT_SAMPLES), torch.tensor([[0.8, 0.1], [1.0, 0.0]])
     present = torch.ones(2, 12, dtype=torch.bool)
     present[:, 3] = False
@@ -75,8 +84,23 @@ def test_absent_leads_do_not_matter_and_present_ones_do() -> None:
     assert not torch.allclose(base, reader(beat, present, rr + 0.3), atol=1e-5)
 
 
+def test_components_have_unit_variance_and_limits() -> None:
+    torch.manual_seed(0)
+    reader = EfReader(EfReaderConfig(4, 32, 2)).eval().requires_grad_(False)
+    draw = torch.randn(200, 12, 6) * torch.tensor([1.0, 0.5, 0.2, 0.05, 0.02, 0.01])
+    beats = 0.3 + draw @ torch.linalg.qr(torch.randn(BEAT_SAMPLES, 6))[0].T  # six components, the largest four are kept
+    present = torch.ones(200, 12, dtype=torch.bool)
+    present[:, 5], untouched = False, reader.basis[5].clone()
+    reader.fit(beats, present)
+    parts = torch.einsum("bln,lnk->blk", beats - reader.mean, reader.basis)[:, 0]
+    torch.testing.assert_close(parts.T.cov(), torch.eye(4), atol=0.02, rtol=0)
+    assert torch.equal(reader.basis[5], untouched)
+    far = [reader(mv * beats[:1], present[:1], torch.tensor([[0.8, 0.1]])) for mv in (0.0, 1e4, 1e5)]
+    assert torch.isfinite(torch.cat(far)).all() and torch.allclose(far[1], far[2])
+
+
 def test_learns_the_patients_it_sees_and_exports(source: PhantomEcgs, tmp_path: Path) -> None:
-    task = EfTask(EfReaderConfig(64, 2, dropout=0.0), source, batch=12)
+    task = EfTask(EfReaderConfig(8, 64, 2, dropout=0.0), source, batch=12)
     spread = np.std([source.record(i).ef for i in range(12)])
     settings = TrainSettings(120, 12, learning_rate=3e-3, warmup=5, precision="no", ema_decay=0.5, log_every=40)
     train(task, settings, tmp_path, quiet=True)
@@ -102,13 +126,13 @@ class Unknown:
 
 def test_refuses_a_source_without_the_truth(track: EcgTrack) -> None:
     with pytest.raises(InputError, match="known ejection fraction"):
-        EfTask(EfReaderConfig(16, 1), Unknown(track), batch=2).batch(0, 0)
+        EfTask(EfReaderConfig(4, 16, 1), Unknown(track), batch=2).batch(0, 0)
 
 
 def test_checkpoint_with_a_reader_reads_by_it(
     clips: list[CachedClip], frozen_tokenizer: VideoTokenizer, track: EcgTrack, tmp_path: Path
 ) -> None:
-    reader = EfReader(EfReaderConfig(16, 1)).eval()
+    reader = EfReader(EfReaderConfig(4, 16, 1)).eval()
     task = GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=2, ef_reader=reader)
     task.export(task.model, tmp_path / "export")
     pipeline = Pipeline.load(tmp_path / "export")

@@ -162,14 +162,15 @@ def _ef_task(preset: str, config: Path | None, data: tuple[Path, ...], phantom: 
     from echopulse.models.ef_reader import EfReaderConfig
     from echopulse.training.ef import EfTask
 
-    shape = _shape(EfReaderConfig(16, 1) if preset == "tiny" else EfReaderConfig(), config)
-    return EfTask(shape, _ecgs(data, phantom, settings), batch=settings.batch, seed=settings.seed)
+    shape = _shape(EfReaderConfig(4, 16, 1) if preset == "tiny" else EfReaderConfig(), config)
+    ecgs = _ecgs(data, phantom, settings, more_of=("lbbb", "paced"))  # rare, and the EF is hardest to read of them
+    return EfTask(shape, ecgs, batch=settings.batch, seed=settings.seed)
 
 
-def _ecgs(data: tuple[Path, ...], phantom: int | None, settings):
+def _ecgs(data: tuple[Path, ...], phantom: int | None, settings, more_of: tuple[str, ...] = ()):
     from echopulse.training.ecg import PhantomEcgs, RecordedEcgs
 
-    return RecordedEcgs(data) if phantom is None else PhantomEcgs(phantom, settings.seed)
+    return RecordedEcgs(data) if phantom is None else PhantomEcgs(phantom, settings.seed, more_of=more_of)
 
 
 def _critic_task(config: Path | None, data, settings, generator: Path | None, output: Path):

@@ -29,6 +29,7 @@ class EcgTrack:
         r_times_s: R peaks found in the recording.
         start_s: time of the first sample.
         repeats_every_s: length of the piece that is repeated outside the recording; 0 where it is not.
+        scale_mv: what 1 of `samples` is in millivolts.
     """
 
     samples: np.ndarray
@@ -36,6 +37,7 @@ class EcgTrack:
     r_times_s: np.ndarray
     start_s: float
     repeats_every_s: float = 0.0
+    scale_mv: float = 1.0
 
     @classmethod
     def from_signal(cls, ecg: EcgSignal) -> "EcgTrack":
@@ -62,6 +64,7 @@ class EcgTrack:
             lead_ids=np.array([lead for lead, _ in kept]),
             r_times_s=r_times,
             start_s=ecg.start_s,
+            scale_mv=scale,
         )
 
     @property
@@ -93,14 +96,14 @@ class EcgTrack:
             copies = copies[np.abs(copies[:, None] - beats).min(axis=1) > 0.1]  # the seam's beat is there already
         marks = np.unique(np.round(np.concatenate([beats, copies]), 4))
         marks = marks[(marks >= start_s) & (marks < end_s)]
-        return EcgTrack(self.samples[:, source], self.lead_ids, marks, start_s, repeats_every_s=step)
+        return replace(self, samples=self.samples[:, source], r_times_s=marks, start_s=start_s, repeats_every_s=step)
 
     def median_beat(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The median of all beats of the recording, and its rhythm.
 
         Returns:
-            float32 (leads, 100), from 0.25 s before the R peak at 125 Hz; mean and standard deviation of the beat
-            intervals in seconds, float32. None where no whole beat was found.
+            float32 (leads, 100) in millivolts, from 0.25 s before the R peak at 125 Hz; mean and standard deviation of
+            the beat intervals in seconds, float32. None where no whole beat was found.
         """
         length = BEAT_SAMPLES * _BEAT_STRIDE
         first = np.round((self.r_times_s - self.start_s) * TRACK_RATE_HZ).astype(int)
@@ -110,7 +113,8 @@ class EcgTrack:
             return None
         beats = np.stack([self.samples[:, i : i + length : _BEAT_STRIDE] for i in first])
         rr = np.diff(self.r_times_s) if len(self.r_times_s) > 1 else np.array([1.0])
-        return np.median(beats, axis=0).astype(np.float32), np.array([rr.mean(), rr.std()], np.float32)
+        median = self.scale_mv * np.median(beats, axis=0)
+        return median.astype(np.float32), np.array([rr.mean(), rr.std()], np.float32)
 
     def window(self, middle_s: float, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """One encoder window; zero where the track does not reach.

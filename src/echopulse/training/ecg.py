@@ -65,15 +65,16 @@ class PhantomEcgs:
         num: number of patients; they are simulated when asked for.
         seed: of the first patient.
         seconds: length of a record.
+        more_of: rhythms that every third patient has, dozen by dozen in turn; the others have what they happen to have.
 
     Raises:
         InputError: no patient.
     """
 
-    def __init__(self, num: int, seed: int = 0, seconds: float = RECORD_S) -> None:
+    def __init__(self, num: int, seed: int = 0, seconds: float = RECORD_S, *, more_of: Sequence[str] = ()) -> None:
         if num < 1 or seed < 0:
             raise InputError(f"{num} phantom patients from seed {seed}; expected 1 or more, and a seed of 0 or more")
-        self._num, self._seed, self._seconds = num, seed, seconds
+        self._num, self._seed, self._seconds, self._more_of = num, seed, seconds, more_of
 
     def __len__(self) -> int:
         return self._num
@@ -81,7 +82,8 @@ class PhantomEcgs:
     def record(self, i: int) -> EcgRecord:
         """ECG and heart of patient `i`."""
         device = list(DEVICES)[i % len(DEVICES)]
-        patient = sample_patient(self._seed + i)
+        rhythm = self._more_of[i // 12 % len(self._more_of)] if self._more_of and i % 3 == 2 else None
+        patient = sample_patient(self._seed + i, rhythm=rhythm)
         track = EcgTrack.from_signal(simulate_ecg(patient, duration_s=self._seconds, device=device))
         times = np.arange(0, self._seconds, 0.02)
         volume = patient_volume(patient, patient_beats(patient)).volume_ml(times)

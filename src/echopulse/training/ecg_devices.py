@@ -24,9 +24,13 @@ def draw_marks(rng: np.random.Generator, r_times_s: np.ndarray, times_s: np.ndar
 
 def add_gain_and_noise(rng: np.random.Generator, ecg: np.ndarray) -> np.ndarray:
     """Another gain, and white noise in two windows of five; `ecg` is standardised, any shape."""
-    ecg = ecg * np.float32(np.exp(rng.normal(0, 0.15)))
+    return add_noise(rng, ecg * np.float32(np.exp(rng.normal(0, 0.15))))
+
+
+def add_noise(rng: np.random.Generator, ecg: np.ndarray, level: float = 0.3) -> np.ndarray:
+    """White noise in two windows of five, of a standard deviation up to `level`; any shape."""
     if rng.uniform() < 0.4:
-        ecg = ecg + rng.uniform(0, 0.3) * rng.standard_normal(ecg.shape).astype(np.float32)
+        ecg = ecg + rng.uniform(0, level) * rng.standard_normal(ecg.shape).astype(np.float32)
     return ecg
 
 

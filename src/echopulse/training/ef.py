@@ -1,5 +1,6 @@
 """Training of the reader of ejection fraction, on ECGs of sets with a known one or of phantom patients."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +17,12 @@ from echopulse.objectives.motion import ef_error
 from echopulse.signals.track import BEAT_SAMPLES
 from echopulse.training.data import batch_rng
 from echopulse.training.ecg import EcgSource
-from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads
+from echopulse.training.ecg_devices import add_noise, draw_leads
 
-_NOISE = 0.3  # of what white noise is on a single beat is left on the median of about ten
+_FITTED = 4096
+"""Records of which the components of beats are taken, at most."""
+
+_NOISE = 0.1  # of the beat's root mean square, at most: what is left on the median of about ten beats
 
 
 class EfBatch(NamedTuple):
@@ -45,6 +49,7 @@ class EfTask:
         self.model = EfReader(config)
         self._source, self._batch, self._seed = source, batch, seed
         self._beat = lru_cache(None)(self._read)
+        self.model.fit(*self._beats(range(min(len(source), _FITTED))))
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Leads, their median beats, beat intervals and EF of a record."""
@@ -54,6 +59,15 @@ class EfTask:
             return record.track.lead_ids, np.zeros((len(record.track.lead_ids), BEAT_SAMPLES)), np.zeros(2), np.nan
         return record.track.lead_ids, *found, record.ef
 
+    def _beats(self, records: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Median beats of records in the standard leads, and which leads there are."""
+        beat = torch.zeros(len(records), len(STANDARD_LEADS), BEAT_SAMPLES)
+        present = torch.zeros(len(records), len(STANDARD_LEADS), dtype=torch.bool)
+        for row, i in enumerate(records):
+            lead_ids, median, *_ = self._beat(i)
+            beat[row, lead_ids], present[row, lead_ids] = torch.from_numpy(median).float(), bool(median.any())
+        return beat, present
+
     def batch(self, step: int, rank: int) -> EfBatch:
         """Random records as random recorders would give them."""
         rng, leads = batch_rng(self._seed, step, rank), len(STANDARD_LEADS)
@@ -62,8 +76,7 @@ class EfTask:
         rr_s, ef = np.zeros((self._batch, 2), np.float32), np.zeros(self._batch, np.float32)
         for i, chosen in enumerate(rng.integers(len(self._source), size=self._batch).tolist()):
             lead_ids, median, rr_s[i], ef[i] = self._beat(chosen)
-            noisy = add_gain_and_noise(rng, median)
-            beat[i, lead_ids] = median + _NOISE * (noisy - median)
+            beat[i, lead_ids] = add_noise(rng, median, _NOISE * float(np.sqrt(np.square(median).mean())))
             present[i, draw_leads(rng, lead_ids)] = True
         if np.isnan(ef).all():
             raise InputError("no ECG of this batch has beats and a known ejection fraction; expected both")

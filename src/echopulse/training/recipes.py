@@ -157,7 +157,7 @@ def ef_recipe(preset: str) -> TrainSettings:
     if preset == "compact":
         return TrainSettings(
             steps=4000,
-            batch=128,
+            batch=256,
             learning_rate=1e-3,
             warmup=100,
             weight_decay=0.05,
