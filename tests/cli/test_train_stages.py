@@ -8,8 +8,10 @@ from command_line import run
 from safetensors.torch import load_file
 
 from echopulse.config import load_json
+from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.critic import TokenCritic
 from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.training.recipes import generator_decoding
 
@@ -34,6 +36,11 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert whole.ef_reader is not None and whole.detail is not None and whole.segmenter is not None
     assert whole.default_settings == generator_decoding("tiny") and whole.default_settings.rehearsals == 2
     assert isinstance(whole.critic, TokenCritic)
+
+
+def test_the_shipped_checkpoint_has_its_recipes_decoding() -> None:
+    shipped = load_json(locate_checkpoint("compact") / "index.json")["decoding"]
+    assert DecodeSettings(**shipped) == generator_decoding("compact")
 
 
 def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def clip_synchrony(
 
     The ED of a beat belongs to the nearest R peak, if that is less than half an RR interval away; of two EDs at one R
     peak the nearer keeps it and the other is extra. Counted as missed or matched are the ECG's beats that lie fully
-    inside the clip.
+    inside the clip; as extra none whose ED is at the clip's start, for its R peak may lie before.
 
     Args:
         beats: from `find_beats` without R peaks.
