@@ -37,11 +37,9 @@ def track() -> EcgTrack:
 def test_median_beat_has_its_r_peak_in_place(track: EcgTrack) -> None:
     found = track.median_beat()
     assert found is not None
-    beat, rr = found
-    assert beat.shape == (12, BEAT_SAMPLES) and beat.dtype == np.float32
-    peak = np.abs(beat[track.lead_ids.tolist().index(1)]).argmax()
-    assert abs(peak / 125 - 0.25) < 0.03
-    assert rr[0] == pytest.approx(np.diff(track.r_times_s).mean(), rel=1e-5)
+    assert found.samples_mv.shape == (12, BEAT_SAMPLES) and found.samples_mv.dtype == np.float32
+    assert abs(np.abs(found.samples_mv[1]).argmax() / 125 - 0.25) < 0.03
+    assert found.rr_s[0] == pytest.approx(np.diff(track.r_times_s).mean(), rel=1e-5)
 
 
 def test_median_beat_is_in_millivolts() -> None:
@@ -49,8 +47,15 @@ def test_median_beat_is_in_millivolts() -> None:
     twice = EcgTrack.from_signal(replace(ecg, samples_mv=2 * ecg.samples_mv))
     found = [t.extended(-3, 9).median_beat() for t in (EcgTrack.from_signal(ecg), twice)]
     assert found[0] is not None and found[1] is not None
-    np.testing.assert_allclose(found[1][0], 2 * found[0][0], atol=1e-3)
-    assert np.ptp(found[0][0][1]) == pytest.approx(np.ptp(ecg.select(("II",)).samples_mv), rel=0.25)
+    np.testing.assert_allclose(found[1].samples_mv, 2 * found[0].samples_mv, atol=1e-3)
+    assert np.ptp(found[0].samples_mv[1]) == pytest.approx(np.ptp(ecg.select(("II",)).samples_mv), rel=0.25)
+
+
+def test_median_beat_says_which_leads_there_are() -> None:
+    ecg = simulate_ecg(sample_patient(1, rhythm="sinus"), duration_s=6.0).select(("V1", "II"))
+    found = EcgTrack.from_signal(ecg).median_beat()
+    assert found is not None and np.flatnonzero(found.present).tolist() == [1, 6]
+    assert not found.samples_mv[~found.present].any() and found.samples_mv[found.present].any(axis=1).all()
 
 
 def test_an_outlier_does_not_reach_the_median_beat(track: EcgTrack) -> None:
@@ -59,14 +64,14 @@ def test_an_outlier_does_not_reach_the_median_beat(track: EcgTrack) -> None:
     samples[:, r - 20 : r + 60] += 30
     clean, spoilt = track.median_beat(), replace(track, samples=samples).median_beat()
     assert clean is not None and spoilt is not None
-    assert np.abs(clean[0] - spoilt[0]).max() < 1.0 * track.scale_mv
+    assert np.abs(clean.samples_mv - spoilt.samples_mv).max() < 1.0 * track.scale_mv
 
 
 def test_no_beat_is_none(track: EcgTrack) -> None:
     assert replace(track, r_times_s=np.array([])).median_beat() is None
     assert replace(track, r_times_s=np.array([track.end_s - 0.1])).median_beat() is None
     one = replace(track, r_times_s=track.r_times_s[1:2]).median_beat()
-    assert one is not None and one[1].tolist() == [1.0, 0.0]
+    assert one is not None and one.rr_s.tolist() == [1.0, 0.0]
 
 
 def test_absent_leads_do_not_matter_and_present_ones_do() -> None:

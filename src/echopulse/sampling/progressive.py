@@ -13,13 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from echopulse.axes import STANDARD_LEADS
 from echopulse.models.critic import TokenCritic
 from echopulse.models.ecg_encoder import sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
-from echopulse.signals.track import BEAT_SAMPLES, EcgTrack
+from echopulse.signals.track import EcgTrack
 
 OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
@@ -178,10 +177,7 @@ def read_ef(track: EcgTrack, model: VideoTransformer, reader: EfReader | None = 
     if reader is None or found is None:
         ef = _ef_of_windows(model, track)
     else:
-        beat = torch.zeros(1, len(STANDARD_LEADS), BEAT_SAMPLES)
-        present = torch.zeros(1, len(STANDARD_LEADS), dtype=torch.bool)
-        beat[0, track.lead_ids], present[0, track.lead_ids] = torch.from_numpy(found[0]), True
-        ef = float(reader(beat, present, torch.from_numpy(found[1])[None])[0])
+        ef = float(reader(*(torch.from_numpy(part)[None] for part in found))[0])
     return float(np.clip(ef, *EF_RANGE))
 
 

@@ -1,6 +1,7 @@
 """From a recorded ECG to what the encoder reads: one rate, one scale, known leads, beat marks, any span of time."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,20 @@ _BEAT_STRIDE = 2  # samples of the track a sample of a median beat
 
 BEAT_SAMPLES = 100
 """Samples of a median beat: 0.8 s at 125 Hz."""
+
+
+class MedianBeat(NamedTuple):
+    """The median of all beats of a recording, in the standard leads.
+
+    Attributes:
+        samples_mv: float32 (12, 100), from 0.25 s before the R peak at 125 Hz; 0 in leads that are not there.
+        present: bool (12,), which leads are there.
+        rr_s: mean and standard deviation of the beat intervals, float32.
+    """
+
+    samples_mv: np.ndarray
+    present: np.ndarray
+    rr_s: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +113,8 @@ class EcgTrack:
         marks = marks[(marks >= start_s) & (marks < end_s)]
         return replace(self, samples=self.samples[:, source], r_times_s=marks, start_s=start_s, repeats_every_s=step)
 
-    def median_beat(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The median of all beats of the recording, and its rhythm.
-
-        Returns:
-            float32 (leads, 100) in millivolts, from 0.25 s before the R peak at 125 Hz; mean and standard deviation of
-            the beat intervals in seconds, float32. None where no whole beat was found.
-        """
+    def median_beat(self) -> MedianBeat | None:
+        """The median of all beats of the recording, and its rhythm; None where no whole beat was found."""
         length = BEAT_SAMPLES * _BEAT_STRIDE
         first = np.round((self.r_times_s - self.start_s) * TRACK_RATE_HZ).astype(int)
         first += round(_BEAT_START_S * TRACK_RATE_HZ)
@@ -112,9 +122,11 @@ class EcgTrack:
         if not len(first):
             return None
         beats = np.stack([self.samples[:, i : i + length : _BEAT_STRIDE] for i in first])
+        samples = np.zeros((len(STANDARD_LEADS), BEAT_SAMPLES), np.float32)
+        present = np.zeros(len(STANDARD_LEADS), bool)
+        samples[self.lead_ids], present[self.lead_ids] = self.scale_mv * np.median(beats, axis=0), True
         rr = np.diff(self.r_times_s) if len(self.r_times_s) > 1 else np.array([1.0])
-        median = self.scale_mv * np.median(beats, axis=0)
-        return median.astype(np.float32), np.array([rr.mean(), rr.std()], np.float32)
+        return MedianBeat(samples, present, np.array([rr.mean(), rr.std()], np.float32))
 
     def window(self, middle_s: float, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """One encoder window; zero where the track does not reach.

@@ -1,6 +1,5 @@
 """Training of the reader of ejection fraction, on ECGs of sets with a known one or of phantom patients."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.objectives.motion import ef_error
-from echopulse.signals.track import BEAT_SAMPLES
+from echopulse.signals.track import BEAT_SAMPLES, MedianBeat
 from echopulse.training.data import batch_rng
 from echopulse.training.ecg import EcgSource
 from echopulse.training.ecg_devices import add_noise, draw_leads
@@ -49,35 +48,29 @@ class EfTask:
         self.model = EfReader(config)
         self._source, self._batch, self._seed = source, batch, seed
         self._beat = lru_cache(None)(self._read)
-        self.model.fit(*self._beats(range(min(len(source), _FITTED))))
+        known = (self._beat(i)[0] for i in range(min(len(source), _FITTED)))
+        beats = [beat for beat in known if beat is not None]
+        if beats:
+            samples, present, _ = (torch.from_numpy(np.stack(part)) for part in zip(*beats, strict=True))
+            self.model.fit(samples, present)
 
-    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Leads, their median beats, beat intervals and EF of a record."""
+    def _read(self, i: int) -> tuple[MedianBeat | None, float]:
+        """Median beat and EF of a record."""
         record = self._source.record(i)
-        found = record.track.median_beat()
-        if found is None:
-            return record.track.lead_ids, np.zeros((len(record.track.lead_ids), BEAT_SAMPLES)), np.zeros(2), np.nan
-        return record.track.lead_ids, *found, record.ef
-
-    def _beats(self, records: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Median beats of records in the standard leads, and which leads there are."""
-        beat = torch.zeros(len(records), len(STANDARD_LEADS), BEAT_SAMPLES)
-        present = torch.zeros(len(records), len(STANDARD_LEADS), dtype=torch.bool)
-        for row, i in enumerate(records):
-            lead_ids, median, *_ = self._beat(i)
-            beat[row, lead_ids], present[row, lead_ids] = torch.from_numpy(median).float(), bool(median.any())
-        return beat, present
+        return record.track.median_beat(), record.ef
 
     def batch(self, step: int, rank: int) -> EfBatch:
         """Random records as random recorders would give them."""
         rng, leads = batch_rng(self._seed, step, rank), len(STANDARD_LEADS)
         beat = np.zeros((self._batch, leads, BEAT_SAMPLES), np.float32)
         present = np.zeros((self._batch, leads), bool)
-        rr_s, ef = np.zeros((self._batch, 2), np.float32), np.zeros(self._batch, np.float32)
+        rr_s, ef = np.zeros((self._batch, 2), np.float32), np.full(self._batch, np.nan, np.float32)
         for i, chosen in enumerate(rng.integers(len(self._source), size=self._batch).tolist()):
-            lead_ids, median, rr_s[i], ef[i] = self._beat(chosen)
-            beat[i, lead_ids] = add_noise(rng, median, _NOISE * float(np.sqrt(np.square(median).mean())))
-            present[i, draw_leads(rng, lead_ids)] = True
+            found, truth = self._beat(chosen)
+            if found is not None:
+                level = _NOISE * float(np.sqrt(np.square(found.samples_mv[found.present]).mean()))
+                beat[i], rr_s[i], ef[i] = add_noise(rng, found.samples_mv, level), found.rr_s, truth
+                present[i, draw_leads(rng, np.flatnonzero(found.present))] = True
         if np.isnan(ef).all():
             raise InputError("no ECG of this batch has beats and a known ejection fraction; expected both")
         return EfBatch(*(torch.from_numpy(x) for x in (beat, present, rr_s, ef)))
