@@ -314,7 +314,7 @@ def real_part(run: Run, folder: Path, seconds: float = 12.0) -> list[dict[str, A
             one = ecg.select(leads)
             clip, _ = pipeline(one, GenerationRequest(seconds=min(seconds, ecg.duration_s)))
             r = detect_r_peaks(one)
-            seen = measure(clip.frames, clip.frame_times_s, r)
+            seen = measure(clip.frames, clip.frame_times_s)
             rows.append({"file": str(path.relative_to(folder)), "leads": len(leads)} | _rates(seen.ed_times_s, r, clip))
     return rows
 

@@ -59,7 +59,7 @@ def beating() -> PairedClip:
 
 def test_a_beating_clip_is_measured_on_its_own_clock(beating: PairedClip) -> None:
     r = np.array(beating.truth["r_times_s"])
-    seen = measure(beating.clip.frames, beating.clip.frame_times_s + 7, r + 7)
+    seen = measure(beating.clip.frames, beating.clip.frame_times_s + 7)
     assert seen.masks is not None and not seen.null_because
     assert seen.ef_percent == pytest.approx(beating.truth["ef_percent"], abs=8)
     inside = [t for t in seen.ed_times_s or () if t > 7.2]  # the first beat began before the clip
@@ -68,7 +68,7 @@ def test_a_beating_clip_is_measured_on_its_own_clock(beating: PairedClip) -> Non
 
 
 def test_what_shows_no_ventricle_is_null_with_a_reason() -> None:
-    seen = measure(np.zeros((10, 128, 128), np.uint8), np.arange(10) / 25, np.empty(0))
+    seen = measure(np.zeros((10, 128, 128), np.uint8), np.arange(10) / 25)
     plain = seen.plain()
     assert plain["ef_percent"] is plain["ed_times_s"] is plain["es_times_s"] is None
     assert "no cavity" in plain["null_because"]
@@ -78,7 +78,7 @@ def test_without_a_segmenter_the_values_are_null(
     beating: PairedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmentation, "SHIPPED_SEGMENTER", tmp_path)
-    seen = measure(beating.clip.frames, beating.clip.frame_times_s, np.empty(0))
+    seen = measure(beating.clip.frames, beating.clip.frame_times_s)
     assert seen.masks is None and seen.plain()["ef_percent"] is None
     assert "no segmenter" in seen.plain()["null_because"]
 

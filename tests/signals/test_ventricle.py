@@ -132,12 +132,6 @@ def test_ed_without_atrial_kick_is_near_the_fall_and_not_anywhere_on_the_plateau
     np.testing.assert_allclose(beats.ed_s, [0.7, 1.9], atol=0.13)
 
 
-def test_r_peaks_cut_the_beats_when_given() -> None:
-    times, volumes, peaks = beating()
-    beats = find_beats(volumes, times, peaks)
-    assert len(beats.ed_s) == 3 and beats.ef_percent == pytest.approx(60, abs=0.5)
-
-
 def test_frozen_clip_has_no_beat_and_no_ef() -> None:
     times = np.arange(75) / 25
     for volumes in (np.full(75, 100.0), 100 + 0.2 * np.random.default_rng(1).standard_normal(75)):

@@ -137,7 +137,6 @@ def run_generation(
     clock = time.perf_counter()
     clip.save(output, overlay=overlay)
     timing = {"load": load_s, **timing, "write": time.perf_counter() - clock}
-    beats = clip.provenance["r_times_s"]
     return {
         "ecg": {
             "file": Path(signal.source).name,
@@ -151,8 +150,8 @@ def run_generation(
         },
         "video": {"num_frames": clip.num_frames, "fps": clip.fps, "size": list(clip.frames.shape[1:])},
         "timing_s": {name: round(value, 4) for name, value in timing.items()},
-        **(measure(clip.frames, clip.frame_times_s, np.array(beats)).plain() if measured else {}),
-        "r_times_s": beats,
+        **(measure(clip.frames, clip.frame_times_s).plain() if measured else {}),
+        "r_times_s": clip.provenance["r_times_s"],
         "provenance": clip.provenance,
     }
 

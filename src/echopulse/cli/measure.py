@@ -13,7 +13,7 @@ class Measurement:
     Attributes:
         masks: uint8 (frames, height, width) of `axes.MASK_CLASSES`; None where nothing could be segmented.
         ef_percent: mean over the beats, or None.
-        ed_times_s, es_times_s: of every beat of the volume curve, read without the ECG, or None.
+        ed_times_s, es_times_s: of every beat of the volume curve, or None.
         null_because: why a value is None; empty where none is.
     """
 
@@ -33,13 +33,12 @@ class Measurement:
         }
 
 
-def measure(frames: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray) -> Measurement:
+def measure(frames: np.ndarray, times_s: np.ndarray) -> Measurement:
     """Segments a clip and reads its beats, as `echopulse evaluate` does.
 
     Args:
         frames: uint8 (frames, height, width).
         times_s: (frames,) seconds.
-        r_times_s: R peaks on the same clock; they cut the beats for the EF, and nothing else.
     """
     from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, quality, segment_clip
     from echopulse.signals.ventricle import find_beats, lv_curve
@@ -50,9 +49,7 @@ def measure(frames: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray) -> M
     verdict = quality(masks)
     if not verdict.accepted:
         return Measurement(masks, null_because="; ".join(verdict.reasons))
-    volumes = lv_curve(masks)
-    beats = find_beats(volumes, times_s)
-    ef = find_beats(volumes, times_s, r_times_s).ef_percent if r_times_s.size else beats.ef_percent
-    if ef is None:
+    beats = find_beats(lv_curve(masks), times_s)
+    if beats.ef_percent is None:
         return Measurement(masks, null_because=beats.reason)
-    return Measurement(masks, ef, tuple(beats.ed_s.tolist()), tuple(beats.es_s.tolist()))
+    return Measurement(masks, beats.ef_percent, tuple(beats.ed_s.tolist()), tuple(beats.es_s.tolist()))

@@ -362,10 +362,7 @@ def _write(job: _Job, clips: "PreparedSet", i: int, donor: int, clip: "EchoClip"
     settings, line = job.settings, clips.line(i)
     drives = settings.needs_ecg and settings.condition != "null-ecg"
     truth = _truth_of_ecg(clips.line(donor)["truth"], settings.shift_s) if drives else {}
-    detected = clip.provenance.get("r_times_s", [])
-    seen = Measurement(None)
-    if settings.masks:
-        seen = measure(clip.frames, clip.frame_times_s, np.array(truth.get("r_times_s") or detected))
+    seen = measure(clip.frames, clip.frame_times_s) if settings.masks else Measurement(None)
     provenance = clip.provenance | {
         "condition": settings.condition,
         "source_id": line["id"],

@@ -100,7 +100,7 @@ class ClipReading:
         volumes: LV volume of every frame, cubic pixels; None where nothing could be segmented.
         accepted: the masks passed quality control.
         reasons: why not.
-        ef_percent: of the volume curve alone, with the ECG's help only where that finds no beat; None without one.
+        ef_percent: of the volume curve alone; None without one.
         beats: found in the volume curve alone; None without a curve.
     """
 
@@ -150,8 +150,6 @@ class Reader:
         if volumes is not None:
             beats = find_beats(volumes, source.times_s)
             ef = beats.ef_percent
-            if ef is None and source.r_times_s.size:
-                ef = find_beats(volumes, source.times_s, source.r_times_s).ef_percent
         return ClipReading(source, digest, features, small, volumes, accepted, reasons, ef, beats)
 
     def _volumes(

@@ -1,6 +1,6 @@
 """Does the ventricle beat with the ECG? ED against R, ES against T end, rates, phases, missed and extra beats.
 
-The LV curve is read without the ECG (`find_beats` without R peaks); only then are its beats matched with the ECG's,
+The LV curve is read without the ECG (`find_beats`); only then are its beats matched with the ECG's,
 one to one. Times are sub-frame.
 """
 
@@ -56,7 +56,7 @@ def clip_synchrony(
     inside the clip; as extra none whose ED is at the clip's start, for its R peak may lie before.
 
     Args:
-        beats: from `find_beats` without R peaks.
+        beats: from `find_beats`.
         r_times_s: R peaks, also those before and after the clip where they are known.
         t_end_times_s: T ends; every R peak gets the first that follows it before the next R peak; NaNs are left out.
         start_s: time of the first frame.

@@ -176,8 +176,8 @@ def _long_axis(masks: np.ndarray) -> np.ndarray:
 # beats ----------------------------------------------------------------------------------------------------
 
 
-def find_beats(volumes: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray | None = None) -> LvBeats:
-    """Smooths a volume curve and reads ED and ES with sub-frame times.
+def find_beats(volumes: np.ndarray, times_s: np.ndarray) -> LvBeats:
+    """Smooths a volume curve and reads ED and ES with sub-frame times, without a look at any ECG.
 
     ES is a minimum of the smoothed curve. ED is its maximum within 120 ms before ejection sets in, which is where the
     tangent of the steepest fall leaves the level of the maximum: without an atrial kick the curve is flat for long
@@ -187,8 +187,6 @@ def find_beats(volumes: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray |
     Args:
         volumes: (frames,) from `lv_curve`; NaN frames are left out.
         times_s: (frames,) seconds.
-        r_times_s: R peaks; when given, beats are cut there and EF is max-min within each RR interval (for EF only).
-            None finds the beats in the curve alone (needed for synchrony, which must not see the ECG).
 
     Returns:
         The beats. A curve that beats too weakly to show one has none, and an EF by its extremes over the whole clip.
@@ -200,8 +198,6 @@ def find_beats(volumes: np.ndarray, times_s: np.ndarray, r_times_s: np.ndarray |
         return LvBeats(nothing, nothing, nothing, nothing, None, reason, nothing, nothing, None)
     times, curve = _smooth(np.asarray(times_s, np.float64)[known], np.asarray(volumes, np.float64)[known])
     ends, falls = _extremes(times, curve)
-    if r_times_s is not None:
-        ends = _extremes_between(times, curve, np.asarray(r_times_s, np.float64))
     ed, es = ends[:, 0], ends[:, 1]
     reason = ""
     if len(ends):
@@ -249,18 +245,3 @@ def _extremes(times: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndar
         first = max(previous, onset - round(_PLATEAU_S / step))
         beats.append((first + int(np.argmax(curve[first : onset + 1])), trough))
     return np.array(beats, np.int64).reshape(-1, 2), np.array(falls, np.int64)
-
-
-def _extremes_between(times: np.ndarray, curve: np.ndarray, r_times_s: np.ndarray) -> np.ndarray:
-    """Positions of the largest and the smallest volume of every RR interval that lies mostly inside, (beats, 2)."""
-    r = np.sort(r_times_s)
-    if r.size == 0:
-        return np.empty((0, 2), np.int64)
-    rr = np.median(np.diff(r)) if r.size > 1 else 60 / 75
-    beats = []
-    for start, stop in zip(r, np.append(r[1:], r[-1] + rr), strict=True):
-        inside = np.flatnonzero((times >= start - 0.1 * rr) & (times < stop - 0.1 * rr))
-        if start < times[0] or inside.size == 0 or times[inside[-1]] - start < 0.6 * (stop - start):
-            continue
-        beats.append((inside[np.argmax(curve[inside])], inside[np.argmin(curve[inside])]))
-    return np.array(beats, np.int64).reshape(-1, 2)
