@@ -85,6 +85,9 @@ def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path:
         (("ecg", "--phantom", "3", "--preset", "base"), "no recipe for preset 'base'"),
         (("ef", "--phantom", "3", "--preset", "paper"), "the EF reader has no preset 'paper'"),
         (("ef", "--phantom", "3", "--ef-reader", "run"), "--ef-reader is for `train generator`"),
+        (("tokenizer", "--phantom", "3", "--walls-weight", "2"), "name one with --segmenter"),
+        (("tokenizer", "--phantom", "3", "--segmenter", "nowhere"), "nowhere"),
+        (("detail", "--phantom", "3", "--segmenter", "run"), "--segmenter is for `train generator and tokenizer`"),
         (
             ("ecg", "--phantom", "3", "--init", "run"),
             "--init is for `train tokenizer and generator and detail and segmenter`",

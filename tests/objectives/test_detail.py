@@ -1,10 +1,9 @@
 """Losses of the detail network against their definitions."""
 
-import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from echopulse.objectives.detail import energy_score, overlap_errors, structural_dissimilarity
+from echopulse.objectives.detail import energy_score, structural_dissimilarity
 
 
 def test_structural_dissimilarity_is_that_of_scikit_image() -> None:
@@ -42,16 +41,3 @@ def test_energy_score_sees_whether_channels_belong_together() -> None:
 
     true = pair(True)
     assert energy_score(true, pair(True), pair(True)) < energy_score(true, pair(False), pair(False)) - 0.01
-
-
-def test_overlap_errors_are_dice_and_area() -> None:
-    true, made = torch.zeros(2, 1, 4, 8, 8, dtype=torch.bool)
-    true[0, 0, 2:6, 2:6] = True
-    made[0, 0, 2:6, 3:7] = True  # the same area, a pixel off: 12 of 16 pixels shared
-    assert float(overlap_errors(true, made.float())) == pytest.approx(0.25)
-    true[0, 1, :4], made[0, 1, :2] = True, True  # half of the area: Dice 2 * 16 / 48
-    assert float(overlap_errors(true, made.float())) == pytest.approx((0.25 + 1 / 3 + 0.5) / 2)
-    made[0, 2] = True  # a structure that is not in the picture
-    assert float(overlap_errors(true, made.float())) == pytest.approx((0.25 + 1 / 3 + 0.5) / 2)
-    assert float(overlap_errors(true, true.float())) == 0
-    assert float(overlap_errors(torch.zeros_like(true), made.float())) == 0

@@ -142,6 +142,7 @@ def test_frozen_encoder_keeps_the_codes_and_the_decoder_learns(
         (dict(perceptual="vgg16"), "the network and its file go together"),
         (dict(vgg16="file"), "the network and its file go together"),
         (dict(pixel_weight=-1.0), "negative"),
+        (dict(walls_weight=-1.0), "negative"),
     ],
 )
 def test_impossible_losses_are_refused(change: dict[str, Any], message: str) -> None:
@@ -160,6 +161,19 @@ def test_impossible_tasks_are_refused(prepared: Path) -> None:
     add_lora(frozen, 2)
     with pytest.raises(InputError, match="last layer is frozen"):
         _task(prepared, LOSSES, frozen)
+
+
+def test_a_segmenter_judges_reconstructions_and_stays_as_it_is(prepared: Path) -> None:
+    losses = TokenizerLosses(perceptual="none", segmenter="compact", walls_weight=2.0)
+    task = tokenizer_task(SMALL, [prepared], losses=losses, batch=2, frames=3)
+    assert task.segmenter is not None
+    before = {name: value.clone() for name, value in task.segmenter.state_dict().items()}
+    loss, terms = task.losses(task.model, task.batch(0, 0), 0)
+    loss.backward()
+    assert 0 < float(terms["walls"].detach()) <= 8 and not any(p.grad is not None for p in task.segmenter.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in task.segmenter.state_dict().items())
+    with pytest.raises(InputError, match="trained on pictures of 128; the clips are 64 wide"):
+        tokenizer_task(SMALL, [prepared], losses=losses, batch=2, frames=3, size=64)
 
 
 def test_single_frames_train_with_an_image_discriminator(prepared: Path) -> None:

@@ -61,7 +61,8 @@ def train(
         ef_reader: for the generator: put this reader into its checkpoint, a run of `train ef`.
         detail: for the generator: put this network into its checkpoint, a run of `train detail`.
         segmenter: for the generator: put this network into its checkpoint, a run of `train segmenter`, which measures
-            rehearsals; let another one judge the result.
+            rehearsals; for the tokenizer: it has to see the same left ventricle in reconstructions. Let another one
+            judge the result.
         generator: for the critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
@@ -105,7 +106,7 @@ def train(
         "--text-encoder": (text_encoder, ("generator",)),
         "--ef-reader": (ef_reader, ("generator",)),
         "--detail": (detail, ("generator",)),
-        "--segmenter": (segmenter, ("generator",)),
+        "--segmenter": (segmenter, ("generator", "tokenizer")),
         "--generator": (generator, ("critic",)),
     }
     for name, (value, owners) in given_to.items():
@@ -118,7 +119,7 @@ def train(
     seconds = 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS
     clips = _clips(data, phantom, settings.seed, seconds=seconds, masks=stage == "detail")
     if stage == "tokenizer":
-        task = tokenizer_task(options, init, preset, config, clips, settings)
+        task = tokenizer_task(options, init, preset, config, clips, settings, segmenter)
     elif stage == "detail":
         task = _detail_task(preset, config, init, clips, settings, tokenizer)
     elif stage == "generator":

@@ -18,6 +18,7 @@ class TokenizerOptions:
         perceptual: network of the perceptual loss.
         perceptual_weight: weight of the perceptual loss.
         vgg16: weights for `--perceptual vgg16`, from `echopulse convert vgg16`.
+        walls_weight: weight of the loss that `--segmenter` switches on.
         adversarial: discriminator of images, of video, or none.
         adversarial_weight: multiplies the adaptive weight of the adversarial loss.
         adversarial_start: first step with the adversarial loss.
@@ -30,6 +31,7 @@ class TokenizerOptions:
     perceptual: Literal["gabor", "vgg16", "none"] | None = None
     perceptual_weight: float | None = None
     vgg16: Path | None = None
+    walls_weight: float | None = None
     adversarial: Literal["image", "video", "none"] | None = None
     adversarial_weight: float | None = None
     adversarial_start: int | None = None
@@ -37,7 +39,15 @@ class TokenizerOptions:
     textures: float | None = None
 
 
-def tokenizer_task(options: TokenizerOptions, init: str | None, preset: str, config: Path | None, data, settings):
+def tokenizer_task(
+    options: TokenizerOptions,
+    init: str | None,
+    preset: str,
+    config: Path | None,
+    data,
+    settings,
+    segmenter: Path | None = None,
+):
     """The task, ready for the engine.
 
     Args:
@@ -47,6 +57,7 @@ def tokenizer_task(options: TokenizerOptions, init: str | None, preset: str, con
         config: JSON of a new network's config, in place of the preset's.
         data: folders of prepared sets, or phantom patients.
         settings: of the engine.
+        segmenter: has to see the same ventricle in reconstructions.
 
     Raises:
         InputError: options that contradict each other.
@@ -69,6 +80,7 @@ def tokenizer_task(options: TokenizerOptions, init: str | None, preset: str, con
     names = (
         "perceptual",
         "perceptual_weight",
+        "walls_weight",
         "adversarial",
         "adversarial_weight",
         "adversarial_start",
@@ -78,6 +90,10 @@ def tokenizer_task(options: TokenizerOptions, init: str | None, preset: str, con
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.vgg16 is not None:
         given["vgg16"] = str(options.vgg16)
+    if segmenter is not None:
+        given["segmenter"] = str(segmenter)
+    elif options.walls_weight is not None:
+        raise InputError("--walls-weight weighs what a segmenter sees; name one with --segmenter")
     if init is not None:
         given = {"continuous_steps": 0, "adversarial_start": 0} | given
     if options.lora is not None:

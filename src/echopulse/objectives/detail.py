@@ -1,7 +1,7 @@
 """Losses of the detail network."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,24 +21,6 @@ def structural_dissimilarity(pictures: Float[Tensor, "n 1 h w"], made: Float[Ten
     spread = local(a * a) - mean_a.square() + local(b * b) - mean_b.square()
     structure = (2 * covariance + _C2) / (spread + _C2)
     return 1 - ((2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1) * structure).mean()
-
-
-def overlap_errors(masks: Bool[Tensor, "n k h w"], moved: Float[Tensor, "n k h w"]) -> Tensor:
-    """How far moved masks of k structures are from the true ones: in place, and in area alone.
-
-    In place: one minus the Dice coefficient, in its form for grey values (Milletari 2016). In area: the relative
-    difference, which displacements that are a little too small everywhere leave in every beat. Structures that are
-    not in a picture do not count.
-
-    Returns:
-        The mean of the sum of both; 0 where there is no structure at all.
-    """
-    true, made = masks.float(), moved.float()
-    area, made_area = true.sum((-2, -1)), made.sum((-2, -1))
-    there = area > 0
-    dice = 2 * (true * made).sum((-2, -1)) / (true.square() + made.square()).sum((-2, -1)).clamp(min=1)
-    errors = 1 - dice + (made_area - area).abs() / area.clamp(min=1)
-    return (errors * there).sum() / there.sum().clamp(min=1)
 
 
 def energy_score(

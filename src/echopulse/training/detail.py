@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.detail import DetailConfig, DetailNetwork, displaced
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
-from echopulse.objectives.detail import energy_score, overlap_errors, structural_dissimilarity
+from echopulse.objectives.detail import energy_score, structural_dissimilarity
+from echopulse.objectives.walls import VENTRICLE, overlap_errors
 from echopulse.training.data import ClipPool, batch_rng
 from echopulse.training.phantom_data import PhantomDataset
 
@@ -41,8 +41,6 @@ _OUTLINE = 4
 
 _ABSOLUTE, _ROUGHNESS, _SPECKLE, _WALLS = 2.0, 0.02, 2.0, 4.0
 """Weights of terms beside the dissimilarity, which is near 0.3."""
-
-_VENTRICLE = tuple(MASK_CLASSES.index(name) for name in ("lv_cavity", "lv_myocardium"))
 
 
 class DecodedClip(NamedTuple):
@@ -133,7 +131,7 @@ class DetailTask:
         with torch.inference_mode():
             decoded = self._coder.decode(self._coder.encode(wide[None]))[0].mean(1, keepdim=True)
             alone = self._coder.decode(self._coder.encode(wide[chosen, None]))[:, 0].mean(1, keepdim=True)
-        ventricle = torch.from_numpy(masks[:, None] == np.array(_VENTRICLE)[:, None, None])
+        ventricle = torch.from_numpy(masks[:, None] == np.array(VENTRICLE)[:, None, None])
         return DecodedClip(video.half(), ventricle, decoded.half().clone(), chosen, alone.half().clone())
 
     def batch(self, step: int, rank: int) -> DetailBatch:

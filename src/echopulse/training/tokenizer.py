@@ -10,14 +10,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from echopulse.errors import InputError
-from echopulse.models.checkpoints import save_network
+from echopulse.models.checkpoints import find_network, load_network, save_network
 from echopulse.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from echopulse.models.perceptual import GaborFeatures, Vgg16Features
+from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
 from echopulse.objectives.adversarial import adaptive_weight, discriminator_loss, generator_loss
 from echopulse.objectives.perceptual import perceptual_loss
 from echopulse.objectives.quantization import quantizer_losses
 from echopulse.objectives.reconstruction import reconstruction_loss
+from echopulse.objectives.walls import walls_loss
 from echopulse.training.data import ClipPool, batch_rng, sample_videos
 from echopulse.training.moving_textures import moving_textures
 from echopulse.training.phantom_data import PhantomDataset
@@ -33,6 +35,8 @@ class TokenizerLosses:
         perceptual: `gabor` energies, `vgg16` (needs its weights) or `none`.
         perceptual_weight: of the perceptual term.
         vgg16: file of the weights, from `echopulse convert vgg16`.
+        segmenter: run or checkpoint of one that has to see the same ventricle in the reconstruction, or none.
+        walls_weight: of that term.
         adversarial: discriminator of `image`s or of `video`, or `none`.
         adversarial_weight: multiplies the adaptive weight (eq. 6).
         adversarial_start: first step with the adversarial term.
@@ -46,6 +50,8 @@ class TokenizerLosses:
     perceptual: Literal["gabor", "vgg16", "none"] = "gabor"
     perceptual_weight: float = 0.05
     vgg16: str | None = None
+    segmenter: str | None = None
+    walls_weight: float = 1.0
     adversarial: Literal["image", "video", "none"] = "none"
     adversarial_weight: float = 0.5
     adversarial_start: int = 0
@@ -59,7 +65,7 @@ class TokenizerLosses:
             raise InputError(
                 f"perceptual = {self.perceptual} with vgg16 = {self.vgg16}; the network and its file go together"
             )
-        if min(self.pixel_weight, self.perceptual_weight, self.adversarial_weight) < 0:
+        if min(self.pixel_weight, self.perceptual_weight, self.walls_weight, self.adversarial_weight) < 0:
             raise InputError("a weight of the tokenizer's losses is negative; expected 0 or more")
 
 
@@ -113,6 +119,7 @@ class TokenizerTask:
             for module in self.model.encoder_modules:
                 module.requires_grad_(False)
         self.perceptual = _perceptual_network(self.terms)
+        self.segmenter = None if self.terms.segmenter is None else _frozen_segmenter(self.terms.segmenter, size)
         self.pool = data if isinstance(data, PhantomDataset) else ClipPool(data, frames)
         self._batch, self._seed, self._frames, self._size = batch, seed, frames, size
         self._textures = round(textures * batch)
@@ -137,6 +144,9 @@ class TokenizerTask:
             network = self.perceptual.to(batch.video.device)
             features = perceptual_loss(network, batch.video, output.reconstruction, batch.chosen, change=change)
             terms["perceptual"] = self.terms.perceptual_weight * features
+        if self.segmenter is not None:
+            seen = walls_loss(self.segmenter.to(batch.video.device), batch.video, output.reconstruction, batch.chosen)
+            terms["walls"] = self.terms.walls_weight * seen
         if not self.terms.decoder_only:
             terms |= quantizer_losses(self.model.config.quantizer, output.quantized)
         terms |= self._adversarial_terms(batch.video, output.reconstruction, terms, step)
@@ -241,6 +251,13 @@ def _perceptual_network(terms: TokenizerLosses) -> GaborFeatures | Vgg16Features
             return Vgg16Features(Path(terms.vgg16))
         case _:
             return None
+
+
+def _frozen_segmenter(place: str, size: int) -> ChamberSegmenter:
+    network = load_network(ChamberSegmenter, SegmenterConfig, find_network(place, "segmenter"))
+    if network.config.size != size:
+        raise InputError(f"the segmenter was trained on pictures of {network.config.size}; the clips are {size} wide")
+    return network.requires_grad_(False)
 
 
 def _codebook_use(codes: Tensor) -> dict[str, Tensor]:
