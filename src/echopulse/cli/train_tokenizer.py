@@ -46,7 +46,7 @@ def tokenizer_task(
     config: Path | None,
     data,
     settings,
-    segmenter: Path | None = None,
+    segmenter: Path | None,
 ):
     """The task, ready for the engine.
 
@@ -57,7 +57,7 @@ def tokenizer_task(
         config: JSON of a new network's config, in place of the preset's.
         data: folders of prepared sets, or phantom patients.
         settings: of the engine.
-        segmenter: has to see the same ventricle in reconstructions.
+        segmenter: has to see the same ventricle in reconstructions; None for no such loss.
 
     Raises:
         InputError: options that contradict each other.

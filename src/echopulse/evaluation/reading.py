@@ -100,7 +100,6 @@ class ClipReading:
         volumes: LV volume of every frame, cubic pixels; None where nothing could be segmented.
         accepted: the masks passed quality control.
         reasons: why not.
-        ef_percent: of the volume curve alone; None without one.
         beats: found in the volume curve alone; None without a curve.
     """
 
@@ -111,8 +110,12 @@ class ClipReading:
     volumes: np.ndarray | None
     accepted: bool
     reasons: tuple[str, ...]
-    ef_percent: float | None
     beats: LvBeats | None
+
+    @property
+    def ef_percent(self) -> float | None:
+        """Of the volume curve alone; None without one, or where it cannot tell."""
+        return None if self.beats is None else self.beats.ef_percent
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,8 @@ class Reader:
         }
         small = self.cache.get((*key, "thumbnail"), lambda: {"thumbnail": thumbnail(frames)})["thumbnail"]
         volumes, accepted, reasons = self._volumes(source, frames, key)
-        beats = ef = None
-        if volumes is not None:
-            beats = find_beats(volumes, source.times_s)
-            ef = beats.ef_percent
-        return ClipReading(source, digest, features, small, volumes, accepted, reasons, ef, beats)
+        beats = None if volumes is None else find_beats(volumes, source.times_s)
+        return ClipReading(source, digest, features, small, volumes, accepted, reasons, beats)
 
     def _volumes(
         self, source: ClipSource, frames: np.ndarray, key: tuple[str, ...]
