@@ -34,7 +34,7 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     assert Pipeline.load(generator / "export").critic is None
     whole = Pipeline.load(critic / "export")
     assert whole.ef_reader is not None and whole.detail is not None and whole.segmenter is not None
-    assert whole.default_settings == generator_decoding("tiny") and whole.default_settings.rehearsals == 2
+    assert whole.default_settings == generator_decoding("tiny") and whole.default_settings.rehearsals == 3
     assert isinstance(whole.critic, TokenCritic)
 
 

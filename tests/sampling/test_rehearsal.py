@@ -12,13 +12,16 @@ from echopulse.errors import InputError
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
-from echopulse.sampling.progressive import Scene
+from echopulse.sampling.progressive import Scene, generate_batch
 from echopulse.sampling.rehearsal import rehearsed
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.signals import EcgSignal
 from echopulse.signals.track import EcgTrack
 
 SLOTS = 8
+LONG = 200
+"""Frames of a clip of which a rehearsal is but the beginning."""
+
 NAN = float("nan")
 
 
@@ -73,7 +76,7 @@ def test_what_is_told_makes_up_for_the_error(segmenter: ChamberSegmenter) -> Non
     before = play.shown(wanted) - wanted
     errors = []
     for rounds in (1, 2, 3):
-        (corrected,) = rehearsed([scene(wanted=wanted)], play, segmenter, rounds, seconds=3.0, slots=SLOTS)
+        (corrected,) = rehearsed([scene(wanted=wanted)], play, segmenter, rounds, num_frames=LONG, slots=SLOTS)
         errors.append(abs(play.shown(corrected.ef) - wanted))
     assert abs(before) > 0.05
     assert errors[0] < 0.5 * abs(before) and errors[2] <= errors[1] < 0.012, "two rehearsals tell the slope"
@@ -82,34 +85,61 @@ def test_what_is_told_makes_up_for_the_error(segmenter: ChamberSegmenter) -> Non
 
 def test_a_scene_that_is_near_enough_is_done(segmenter: ChamberSegmenter) -> None:
     play = Ventricle(bias=0.2, slope=0.6)  # shows what it is told at 0.5
-    near, far = rehearsed([scene(wanted=0.5), scene(wanted=0.7)], play, segmenter, 3, seconds=3.0, slots=SLOTS)
+    near, far = rehearsed([scene(wanted=0.5), scene(wanted=0.7)], play, segmenter, 3, num_frames=LONG, slots=SLOTS)
     assert near.ef == 0.5 and far.ef > 0.75
     assert [len(told) for told, _ in play.asked] == [2, 1, 1]
 
 
+class Erratic(Ventricle):
+    """Answers less the further it is told from 0.5, and wildly beyond 0.65."""
+
+    def shown(self, told: float) -> float:
+        return 0.5 + 0.4 * (told - 0.5) if told < 0.65 else 0.2
+
+
+@pytest.mark.parametrize(("frames", "plays"), [(75, 3), (LONG, 2)], ids=["a short clip", "a long one"])
+def test_a_correction_is_tried_out_where_the_rehearsal_is_the_clip(
+    frames: int, plays: int, segmenter: ChamberSegmenter
+) -> None:
+    play = Erratic()
+    (corrected,) = rehearsed([scene(wanted=0.6)], play, segmenter, 2, num_frames=frames, slots=SLOTS)
+    told = [ef for (ef,), _ in play.asked]
+    assert len(told) == plays and told[:2] == [0.6, pytest.approx(0.66, abs=0.005)]
+    if frames == LONG:
+        assert corrected.ef not in told, "trusted"
+    else:
+        assert corrected.ef == min(told, key=lambda ef: abs(play.shown(ef) - 0.6)) == 0.6
+
+
+def test_what_cannot_be_told_any_more_is_not_tried_again(segmenter: ChamberSegmenter) -> None:
+    play = Ventricle(0.3, 0.05)
+    rehearsed([scene(wanted=0.6)], play, segmenter, 5, num_frames=LONG, slots=SLOTS)
+    assert [told for told, _ in play.asked] == [[0.6], [pytest.approx(0.8)]]
+
+
 def test_what_is_told_stays_in_range(segmenter: ChamberSegmenter) -> None:
-    (corrected,) = rehearsed([scene(wanted=0.8)], Ventricle(slope=0.1), segmenter, 4, seconds=3.0, slots=SLOTS)
+    (corrected,) = rehearsed([scene(wanted=0.8)], Ventricle(slope=0.1), segmenter, 4, num_frames=75, slots=SLOTS)
     assert corrected.ef == 0.85
 
 
 def test_a_heart_that_hardly_answers_is_told_at_most_a_fifth_more(segmenter: ChamberSegmenter) -> None:
-    (corrected,) = rehearsed([scene(wanted=0.5)], Ventricle(0.3, 0.1), segmenter, 4, seconds=3.0, slots=SLOTS)
+    (corrected,) = rehearsed([scene(wanted=0.5)], Ventricle(0.3, 0.1), segmenter, 4, num_frames=75, slots=SLOTS)
     assert corrected.ef == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(
-    ("alone", "seconds"),
+    ("alone", "frames"),
     [
-        (scene(wanted=NAN), 3.0),
-        (replace(scene(), track=None), 3.0),
-        (replace(scene(), track=track(0.8, beats=1)), 3.0),
-        (scene(period_s=1.2), 1.1),
+        (scene(wanted=NAN), 75),
+        (replace(scene(), track=None), 75),
+        (replace(scene(), track=track(0.8, beats=1)), 75),
+        (scene(period_s=1.2), 27),
     ],
     ids=["nothing wanted", "no ECG", "no beats", "shorter than a beat"],
 )
-def test_no_rehearsal_where_it_could_tell_nothing(segmenter: ChamberSegmenter, alone: Scene, seconds: float) -> None:
+def test_no_rehearsal_where_it_could_tell_nothing(segmenter: ChamberSegmenter, alone: Scene, frames: int) -> None:
     play = Ventricle()
-    assert rehearsed([alone], play, segmenter, 2, seconds=seconds, slots=SLOTS) == [alone]
+    assert rehearsed([alone], play, segmenter, 2, num_frames=frames, slots=SLOTS) == [alone]
     assert not play.asked
 
 
@@ -117,17 +147,15 @@ def test_a_rehearsal_without_a_ventricle_changes_nothing(segmenter: ChamberSegme
     def blank(rows: Sequence[int], scenes: Sequence[Scene], length: int) -> np.ndarray:
         return np.zeros((len(scenes), 2 * length - 1, 32, 32), np.uint8)
 
-    assert rehearsed([scene()], blank, segmenter, 2, seconds=3.0, slots=SLOTS)[0].ef == 0.5
+    assert rehearsed([scene()], blank, segmenter, 2, num_frames=75, slots=SLOTS)[0].ef == 0.5
 
 
 def test_whole_windows_hold_a_whole_ejection_and_neighbours_do_not_count(segmenter: ChamberSegmenter) -> None:
     play, fast, slow = Ventricle(), scene(0.5, wanted=0.6), scene(1.3, wanted=0.3)
-    (alone,) = rehearsed([fast], play, segmenter, 1, seconds=4.0, slots=SLOTS)
-    together = rehearsed([fast, slow, scene(wanted=NAN)], play, segmenter, 1, seconds=4.0, slots=SLOTS)
+    (alone,) = rehearsed([fast], play, segmenter, 1, num_frames=LONG, slots=SLOTS)
+    together = rehearsed([fast, slow, scene(wanted=NAN)], play, segmenter, 1, num_frames=LONG, slots=SLOTS)
     lengths = [length for _, length in play.asked]
-    assert lengths == [23, 43], (
-        "2 · 0.5 + 0.5 s and 2 · 1.3 + 0.5 s are 38 and 78 frames; 15 in a first window, then 10"
-    )
+    assert lengths == [38, 43], "3 s and 2 · 1.3 + 0.5 s are 75 and 78 frames; 15 in a first window, then 10"
     assert together[0].ef == alone.ef != together[1].ef
     assert np.isnan(together[2].ef)
 
@@ -140,15 +168,16 @@ def test_a_clip_that_goes_on_is_rehearsed_from_its_first_picture(segmenter: Cham
         return Ventricle()(rows, scenes, length)
 
     past = torch.zeros(4, 2, 2, dtype=torch.long)
-    (corrected,) = rehearsed([scene(past=past, past_length=9)], play, segmenter, 1, seconds=3.0, slots=SLOTS)
+    (corrected,) = rehearsed([scene(past=past, past_length=9)], play, segmenter, 1, num_frames=75, slots=SLOTS)
+    assert len(seen) == 1, "it is no rehearsal of the clip itself"
     assert seen[0].past is None and seen[0].past_length == 0 and seen[0].first is not None
     assert corrected.past is past and corrected.past_length == 9 and corrected.ef != 0.5
 
 
 def test_a_rehearsal_is_not_longer_than_the_clip(segmenter: ChamberSegmenter) -> None:
     play = Ventricle()
-    rehearsed([scene(0.8)], play, segmenter, 1, seconds=1.0, slots=SLOTS)
-    assert [length for _, length in play.asked] == [13]
+    rehearsed([scene(0.8)], play, segmenter, 1, num_frames=25, slots=SLOTS)
+    assert [length for _, length in play.asked] == [13, 13]
 
 
 # in the pipeline
@@ -169,17 +198,36 @@ def watched(pipeline: Pipeline) -> Pipeline:
     )
 
 
+ONCE, NEVER = (DecodeSettings(steps=2, picture_temperature=1.0, rehearsals=n) for n in (1, 0))
+
+
 def test_a_rehearsed_clip_is_that_of_a_corrected_ef(watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
-    once, none = (DecodeSettings(steps=2, picture_temperature=1.0, rehearsals=n) for n in (1, 0))
-    asked = GenerationRequest(seconds=1.5, seed=1, ef_percent=45.0)
-    clips = watched.generate([Take(ecg, asked) for ecg in ecgs], once)[0]
+    asked = GenerationRequest(seconds=4.0, seed=1, ef_percent=45.0)
+    clips = watched.generate([Take(ecg, asked) for ecg in ecgs], ONCE)[0]
     told = replace(asked, ef_percent=45.0 + 45.0 - 40.0)
     for ecg, clip in zip(ecgs, clips, strict=True):
-        assert np.array_equal(clip.frames, watched(ecg, asked, settings=once)[0].frames), "alone as in a batch"
-        off = np.abs(clip.frames.astype(int) - watched(ecg, told, settings=none)[0].frames)
+        assert np.array_equal(clip.frames, watched(ecg, asked, settings=ONCE)[0].frames), "alone as in a batch"
+        off = np.abs(clip.frames.astype(int) - watched(ecg, told, settings=NEVER)[0].frames)
         assert off.mean() < 1.0, "the same draws: what is shown is 40 % within a point or two"
-        assert np.abs(clip.frames.astype(int) - watched(ecg, asked, settings=none)[0].frames).mean() > 2 * off.mean()
+        assert np.abs(clip.frames.astype(int) - watched(ecg, asked, settings=NEVER)[0].frames).mean() > 2 * off.mean()
     assert clips[0].provenance["rehearsals"] == 1
+
+
+def test_a_rehearsal_of_the_whole_clip_is_the_clip(
+    watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def counted(model, scenes, length, *rest):
+        drawn.append((len(scenes), length))
+        return generate_batch(model, scenes, length, *rest)
+
+    monkeypatch.setattr("echopulse.sampling.pipeline.generate_batch", counted)
+    asked = GenerationRequest(seconds=1.5, seed=1, ef_percent=45.0)
+    clips = watched.generate([Take(ecg, asked) for ecg in ecgs], ONCE)[0]
+    assert drawn == [(2, 20), (2, 20)], "played, corrected and played; none was nearer than the first"
+    for ecg, clip in zip(ecgs, clips, strict=True):
+        assert np.array_equal(clip.frames, watched(ecg, asked, settings=NEVER)[0].frames)
 
 
 def test_a_stream_starts_at_once_unless_told_otherwise(watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -1,5 +1,6 @@
 """Contraction and ejection fraction: read from the ECG, learned from the truth, and what they do to the generator."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,23 @@ def test_windows_far_from_the_first_frame_are_told_how_far_it_had_contracted(
         assert np.isnan(read_contraction(track, model, track.end_s + 1))
         assert np.isnan(Scene(None, 0.0, 25.0, 0, 0.5).first_contraction)
         assert np.isnan(read_contraction(track, VideoTransformer(generator_config("tiny")).eval(), 0.0))
+
+
+def test_long_after_a_beat_no_heart_is_contracted(model: VideoTransformer, track: EcgTrack) -> None:
+    unsure = copy.deepcopy(model)
+    assert unsure.ecg is not None and unsure.ecg.to_contraction is not None
+    with torch.inference_mode():
+        for part, value in zip(unsure.ecg.to_contraction[1].parameters(), (0.0, 0.6), strict=True):  # weight, bias
+            part.fill_(value)
+        slow = replace(track, r_times_s=np.array([track.start_s + 1.0, track.start_s + 2.6]))
+        assert read_contraction(slow, unsure, slow.start_s + 0.9) == pytest.approx(0.6), "nobody knows the beat before"
+        for after, contraction in ((0.1, 0.6), (0.65, 0.6), (0.75, 0.35), (1.55, 0.35), (1.65, 0.6)):
+            assert read_contraction(slow, unsure, slow.start_s + 1.0 + after) == pytest.approx(contraction, abs=0.01)
+        middle = slow.start_s + 1.8  # of a window of 15 frames
+        told = window_conditions(unsure, Scene(slow, middle - 0.3, 25.0, 0, 0.5), 1).ecg.contraction
+        assert told is not None and set(np.round(told[0].numpy(), 3)) == {np.float32(0.35), np.float32(0.6)}
+        silent = window_conditions(unsure, Scene(None, 0.0, 25.0, 0, 0.5), 1).ecg.contraction
+        assert silent is not None and torch.all(silent == 0.6)
 
 
 def test_an_encoder_that_reads_nothing_says_so(track: EcgTrack) -> None:

@@ -57,8 +57,8 @@ def generate(
         checkpoint: shipped name, folder or hub repository.
         steps: passes through the network for one window.
         guidance: how strongly the ECG is followed; 1 switches guidance off.
-        rehearsals: how often the first beats are generated and measured before the clip, so that its ejection fraction
-            comes out right; 0 is fastest.
+        rehearsals: how often, at most, the first seconds are generated and measured and what is told corrected, so that
+            the ejection fraction comes out right; 0 is fastest.
         overlay: draw the ECG under the picture.
         report: also write a JSON report, with the ejection fraction and beats measured on the video.
     """

@@ -120,8 +120,8 @@ def synthesize(
         checkpoint: shipped name, folder or hub repository.
         steps: passes through the network for one window.
         guidance: how strongly the ECG is followed; 1 switches guidance off.
-        rehearsals: how often the first beats are generated and measured before the clip, so that its ejection fraction
-            comes out right; 0 is fastest.
+        rehearsals: how often, at most, the first seconds are generated and measured and what is told corrected, so that
+            the ejection fraction comes out right; 0 is fastest.
         ef: wanted ejection fraction of all clips in percent; the ECG decides if left out.
         shift: play every ECG that many seconds later.
         view: of clips whose view the set does not say.

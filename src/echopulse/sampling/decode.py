@@ -47,8 +47,8 @@ class DecodeSettings:
             temperature; see `of_picture`. None draws it together with what follows.
         ef_contrast: how far from the ejection fraction that the ECG shows the generator is told that one asked for
             lies, in units of how far it does: above 1, since all else that the ECG shows pulls the heart back.
-        rehearsals: how often a clip's first beats are generated and measured, and the ejection fraction that the
-            generator is told is corrected, before the clip is generated; for checkpoints that have a segmenter.
+        rehearsals: how often, at most, a clip's first seconds are generated and measured, and the ejection fraction
+            that the generator is told is corrected; for checkpoints that have a segmenter.
         auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
             that have a segmenter, and where first pictures are drawn before all else.
     """

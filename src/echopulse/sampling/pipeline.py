@@ -258,7 +258,10 @@ class Pipeline:
         generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
         scenes = self._begun(takes, scenes, settings, generators)
         if settings.rehearsals:
-            scenes = self._rehearsed(takes, scenes, settings, generators)
+            scenes, finished = self._rehearsed(takes, scenes, wanted, settings, generators)
+            if finished:
+                yield from finished
+                return
         yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
 
     def _begun(
@@ -282,20 +285,33 @@ class Pipeline:
         self,
         takes: Sequence[Take],
         scenes: Sequence[Scene],
+        wanted: int,
         settings: DecodeSettings,
         generators: list[torch.Generator],
-    ) -> Sequence[Scene]:
-        """The scenes with what is told corrected by rehearsals; as they are where they have no first picture."""
+    ) -> tuple[Sequence[Scene], list[torch.Tensor]]:
+        """The scenes with what is told corrected by rehearsals, and their codes where rehearsals were all of the clips.
+
+        As they are where they have no first picture.
+        """
         if self.segmenter is None or scenes[0].first is None:
-            return scenes
+            return scenes, []
+        played: dict[tuple[int, float], Sequence[torch.Tensor]] = {}  # by clip and what it was told: its windows
 
         def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:
             draws = [generators[row].clone_state() for row in rows]
-            codes = generate_batch(self.generator, trial, length, settings, draws, self.critic)
-            return np.concatenate(list(self._show([takes[row] for row in rows], trial, codes, settings)), axis=1)
+            windows = list(generate_batch(self.generator, trial, length, settings, draws, self.critic))
+            if length == wanted and scenes[0].past is None:
+                by_clip = zip(*windows, strict=True)
+                played.update({(row, one.ef): clip for row, one, clip in zip(rows, trial, by_clip, strict=True)})
+            pieces = self._show([takes[row] for row in rows], trial, iter(windows), settings)
+            return np.concatenate(list(pieces), axis=1)
 
-        seconds, slots = takes[0].request.num_frames / takes[0].request.fps, self.generator.config.slots
-        return rehearsed(scenes, play, self.segmenter, settings.rehearsals, seconds=seconds, slots=slots)
+        frames, slots = takes[0].request.num_frames, self.generator.config.slots
+        told = rehearsed(scenes, play, self.segmenter, settings.rehearsals, num_frames=frames, slots=slots)
+        clips = [played.get((row, scene.ef), ()) for row, scene in enumerate(told)]
+        if not all(clips):
+            return told, []
+        return told, [torch.stack(window) for window in zip(*clips, strict=True)]
 
     def _show(
         self, takes: Sequence[Take], scenes: Sequence[Scene], codes: Iterator[torch.Tensor], settings: DecodeSettings

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from echopulse.models.critic import TokenCritic
-from echopulse.models.ecg_encoder import sample_contraction
+from echopulse.models.ecg_encoder import ECG_RATE_HZ, FINE_STRIDE, EcgFeatures, sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
@@ -24,6 +24,10 @@ OVERLAP = 2
 """Token frames that a window takes over from the one before: 4 frames."""
 
 _EF_WINDOWS = 8  # of an ECG, at most, that its EF is read from
+
+_FILLED_S = 0.7
+_AT_REST = 0.35
+"""So long after an R peak a ventricle is no more contracted than this until the next: 307 of 308 phantom patients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +205,7 @@ def read_contraction(track: EcgTrack, model: VideoTransformer, time_s: float) ->
     c = model.config.ecg
     if not c.reads_motion or not track.start_s <= time_s <= track.end_s:
         return float("nan")
-    features = model.encode_ecg(_ecg_window(model, track, time_s))
+    features = _ecg_features(model, track, time_s)
     return float(sample_contraction(features, torch.zeros(1, 1, 2), c.window_s)[0, 0, 0])
 
 
@@ -219,7 +223,7 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
     middle = float(times[1:].mean())
     half = c.ecg.window_s / 2
     return Conditions(
-        ecg=model.encode_ecg(_ecg_window(model, scene.track, middle)),
+        ecg=_ecg_features(model, scene.track, middle),
         has_ecg=torch.tensor([scene.track is not None]),
         frame_times_s=torch.from_numpy(np.clip(times - middle, -half, half)).float()[None],
         first_gap_s=torch.tensor([(numbers[1, 0] - numbers[0, 0]) / scene.fps]).float(),
@@ -228,6 +232,21 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
         text=scene.text,
         first_contraction=torch.tensor([scene.first_contraction]).float(),
     )
+
+
+def _ecg_features(model: VideoTransformer, track: EcgTrack | None, middle_s: float) -> EcgFeatures:
+    """What the encoder reads around a time, but no contraction long after a beat.
+
+    In the long diastole of a slow heart, in a single lead, it is unsure, and takes a wave for another beat.
+    """
+    features = model.encode_ecg(_ecg_window(model, track, middle_s))
+    if track is None or features.contraction is None:
+        return features
+    steps = np.arange(features.contraction.shape[1])
+    times = middle_s - model.config.ecg.window_s / 2 + steps * FINE_STRIDE / ECG_RATE_HZ
+    filled = torch.from_numpy(track.since_beat_s(times) > _FILLED_S)
+    contraction = features.contraction
+    return features._replace(contraction=torch.where(filled, contraction.clamp(max=_AT_REST), contraction))
 
 
 def _ecg_window(model: VideoTransformer, track: EcgTrack | None, middle_s: float) -> EcgWindow:

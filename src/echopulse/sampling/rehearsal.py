@@ -1,7 +1,8 @@
-"""Rehearsals: the first beats of a clip are generated to be measured, and what the generator is told is corrected.
+"""Rehearsals: the first seconds of a clip are generated to be measured, and what the generator is told is corrected.
 
 Told an ejection fraction, the generator shows another one. The error belongs to the patient and the picture far more
-than to the draw, so the clip's own first beats tell it, and the generator is told as much more or less.
+than to the draw, so the clip's own first seconds tell it, and the generator is told as much more or less. Where they
+are the whole clip, corrections are tried out too, and what came nearest is the clip.
 """
 
 import math
@@ -15,8 +16,11 @@ from echopulse.sampling.decode import EF_RANGE
 from echopulse.sampling.progressive import OVERLAP, Scene
 from echopulse.signals.ventricle import find_beats, lv_curve
 
+_SECONDS = 3.0
+"""Length of a rehearsal: two beats of three seconds are read a point off what the three seconds show."""
+
 _BEATS = 2
-"""Beats that a rehearsal shows whole, for they differ."""
+"""Beats that a rehearsal shows whole at least."""
 
 _SYSTOLE_S = 0.5
 """From an R peak to end-systole, at most."""
@@ -37,9 +41,9 @@ Play = Callable[[Sequence[int], Sequence[Scene], int], np.ndarray]
 
 
 def rehearsed(
-    scenes: Sequence[Scene], play: Play, segmenter: ChamberSegmenter, rounds: int, *, seconds: float, slots: int
+    scenes: Sequence[Scene], play: Play, segmenter: ChamberSegmenter, rounds: int, *, num_frames: int, slots: int
 ) -> list[Scene]:
-    """Scenes whose told ejection fraction makes their first beats show the wanted one, as nearly as `rounds` allow.
+    """Scenes whose told ejection fraction makes their first seconds show the wanted one, as nearly as `rounds` allow.
 
     Left as they are: scenes of which no ejection fraction is wanted, whose ECG has no beats, or whose clips are shorter
     than one; and those whose rehearsal cannot be read.
@@ -48,38 +52,50 @@ def rehearsed(
         scenes: with a first picture.
         play: generates; the same draws every time.
         segmenter: finds the ventricle in what is generated. It should not be the one that judges the clips later.
-        rounds: how often to rehearse and correct, at most: a scene that is within a point is done.
-        seconds: length of the clips.
+        rounds: how often to correct, at most: a scene that is within a point is done. The last correction is tried out
+            where the rehearsal is the whole clip, and what came nearest is told; else it is trusted.
+        num_frames: of the clips.
         slots: of the generator's windows.
     """
     scenes = list(scenes)
     begun = [scene.ef for scene in scenes]
-    before: dict[int, tuple[float, float]] = {}  # what was told and shown in the rehearsal before
-    rows = [i for i, scene in enumerate(scenes) if not math.isnan(scene.wanted_ef) and _period(scene) <= seconds]
-    for _ in range(rounds):
+    tried: list[list[tuple[float, float]]] = [[] for _ in scenes]  # what was told and shown, by scene
+    rows = [i for i, s in enumerate(scenes) if not math.isnan(s.wanted_ef) and _period(s) <= num_frames / s.fps]
+    lengths = {i: _token_frames(scenes[i], num_frames, slots) for i in rows}
+    shows_all = {i for i in rows if lengths[i] > num_frames // 2 and scenes[i].past is None}
+    for turn in range(rounds + 1):
+        rows = [i for i in rows if turn < rounds or i in shows_all]
         if not rows:
             break
-        lengths = [_token_frames(scenes[i], seconds, slots) for i in rows]
-        pictures = play(rows, [replace(scenes[i], past=None, past_length=0) for i in rows], max(lengths))
+        trial = [replace(scenes[i], past=None, past_length=0) for i in rows]
         going_on = []
-        for i, length, clip in zip(rows, lengths, pictures, strict=True):
+        for i, clip in zip(rows, play(rows, trial, max(lengths[i] for i in rows)), strict=True):
             told, wanted = scenes[i].ef, scenes[i].wanted_ef
-            shown = _shown_ef(clip[: 2 * length - 1], scenes[i].fps, segmenter)
-            if abs(wanted - shown) > _NEAR:  # and not where nothing can be read
-                ef = told + (wanted - shown) / _slope(before.get(i), (told, shown))
+            shown = _shown_ef(clip[: min(2 * lengths[i] - 1, num_frames)], scenes[i].fps, segmenter)
+            if math.isnan(shown):
+                continue
+            tried[i].append((told, shown))
+            if abs(wanted - shown) > _NEAR:
+                ef = told + (wanted - shown) / _slope(tried[i])
                 low, high = max(begun[i] - _FARTHEST, EF_RANGE[0]), min(begun[i] + _FARTHEST, EF_RANGE[1])
-                scenes[i] = replace(scenes[i], ef=min(max(ef, low), high))
-                before[i] = told, shown
-                going_on.append(i)
+                ef = min(max(ef, low), high)
+                scenes[i] = replace(scenes[i], ef=ef)
+                if ef != told:
+                    going_on.append(i)
         rows = going_on
+    for i in shows_all:
+        if tried[i]:
+            nearest, _ = min(tried[i], key=lambda one: abs(scenes[i].wanted_ef - one[1]))
+            scenes[i] = replace(scenes[i], ef=nearest)
     return scenes
 
 
-def _slope(before: tuple[float, float] | None, now: tuple[float, float]) -> float:
-    """How much more is shown for each bit more that is told, from two rehearsals; 1 until there are two."""
-    if before is None or abs(now[0] - before[0]) < _NEAR:
+def _slope(tried: Sequence[tuple[float, float]]) -> float:
+    """How much more is shown for each bit more that is told, from the last two rehearsals; 1 until there are two."""
+    (told, shown), (told_before, shown_before) = tried[-1], tried[-2:][0]
+    if abs(told - told_before) < _NEAR:
         return 1.0
-    return min(max((now[1] - before[1]) / (now[0] - before[0]), _SLOPE_RANGE[0]), _SLOPE_RANGE[1])
+    return min(max((shown - shown_before) / (told - told_before), _SLOPE_RANGE[0]), _SLOPE_RANGE[1])
 
 
 def _period(scene: Scene) -> float:
@@ -89,11 +105,11 @@ def _period(scene: Scene) -> float:
     return min(float(np.median(np.diff(scene.track.r_times_s))), _LONGEST_PERIOD_S)
 
 
-def _token_frames(scene: Scene, seconds: float, slots: int) -> int:
-    """Token frames of the whole windows that so many complete ejections are certainly in; not more than the clip's."""
-    length_s = min(_BEATS * _period(scene) + _SYSTOLE_S, seconds)
+def _token_frames(scene: Scene, num_frames: int, slots: int) -> int:
+    """Token frames of the whole windows that a rehearsal's seconds and beats are certainly in, or of the whole clip."""
+    length_s = max(_SECONDS, _BEATS * _period(scene) + _SYSTOLE_S)
     enough, step = (length_s * scene.fps + 1) / 2, slots - 1 - OVERLAP
-    return slots + step * max(math.ceil((enough - slots) / step), 0)
+    return min(slots + step * max(math.ceil((enough - slots) / step), 0), num_frames // 2 + 1)
 
 
 def _shown_ef(pictures: np.ndarray, fps: float, segmenter: ChamberSegmenter) -> float:

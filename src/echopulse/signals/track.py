@@ -128,6 +128,11 @@ class EcgTrack:
         rr = np.diff(self.r_times_s) if len(self.r_times_s) > 1 else np.array([1.0])
         return MedianBeat(samples, present, np.array([rr.mean(), rr.std()], np.float32))
 
+    def since_beat_s(self, times_s: np.ndarray) -> np.ndarray:
+        """Seconds since the R peak before each time; NaN before the first."""
+        beats = np.append(np.nan, self.r_times_s)
+        return times_s - beats[np.searchsorted(self.r_times_s, times_s, side="right")]
+
     def window(self, middle_s: float, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """One encoder window; zero where the track does not reach.
 

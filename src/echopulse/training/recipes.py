@@ -106,7 +106,7 @@ def generator_decoding(preset: str) -> DecodeSettings:
         choice_temperature=1.0,
         picture_temperature=1.0,
         ef_contrast=1.45,
-        rehearsals=2,
+        rehearsals=3,
         auditions=4,
     )
     if preset == "paper":
