@@ -91,6 +91,8 @@ def test_a_given_picture_has_no_rival(judged: Pipeline, ecgs: tuple[EcgSignal, E
 def test_auditions_that_cannot_be_are_refused(pipeline: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
     with pytest.raises(InputError, match="judged by a segmenter, but this checkpoint has none"):
         pipeline(ecgs[0], ASKED, settings=SETTINGS)
+    beside = pipeline(ecgs[0], ASKED, image=np.zeros(pipeline.size, np.uint8), settings=SETTINGS)[0]
+    assert beside.num_frames == ASKED.num_frames, "there is none to judge beside a picture"
     for number in (0, 65):
         with pytest.raises(InputError, match=f"auditions is {number}; expected 1"):
             DecodeSettings(auditions=number)

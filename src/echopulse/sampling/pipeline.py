@@ -250,13 +250,17 @@ class Pipeline:
         self, takes: Sequence[Take], scenes: Sequence[Scene], wanted: int, settings: DecodeSettings
     ) -> Iterator[torch.Tensor]:
         """New token frames of all clips, `wanted` in all, after auditions and rehearsals."""
-        if self.segmenter is None and (settings.rehearsals or settings.auditions > 1):
+        auditions = settings.auditions > 1 and picture_drawing(scenes, settings) is not None
+        if self.segmenter is None and (settings.rehearsals or auditions):
             raise InputError(
                 "rehearsals and auditions are judged by a segmenter, but this checkpoint has none; "
                 "set rehearsals to 0 and auditions to 1"
             )
         generators = [torch.Generator().manual_seed(take.request.seed) for take in takes]
-        scenes = self._begun(takes, scenes, settings, generators)
+        if auditions:
+            scenes = self._auditioned(takes, scenes, settings, generators)
+        else:
+            scenes = with_first_pictures(self.generator, scenes, settings, generators)
         if settings.rehearsals:
             scenes, finished = self._rehearsed(takes, scenes, wanted, settings, generators)
             if finished:
@@ -264,16 +268,15 @@ class Pipeline:
                 return
         yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
 
-    def _begun(
+    def _auditioned(
         self,
         takes: Sequence[Take],
         scenes: Sequence[Scene],
         settings: DecodeSettings,
         generators: list[torch.Generator],
     ) -> Sequence[Scene]:
-        """The scenes with a first picture, where there is to be one before all else."""
-        if self.segmenter is None or settings.auditions == 1 or picture_drawing(scenes, settings) is None:
-            return with_first_pictures(self.generator, scenes, settings, generators)
+        """The scenes with the clearest of several first pictures."""
+        assert self.segmenter is not None
 
         def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
             codes = torch.stack([scene.first for scene in candidates if scene.first is not None])
