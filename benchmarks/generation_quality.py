@@ -35,7 +35,7 @@ from echopulse.io.sets import PreparedSet, write_clip_files, write_manifest
 from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.phantom.series import ClipSeries
-from echopulse.sampling.decode import asked_for
+from echopulse.sampling.decode import DecodeSettings, asked_for
 from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest
@@ -305,6 +305,7 @@ def _drift(made: PreparedSet, i: int) -> dict[str, float] | None:
 def real_part(run: Run, folder: Path, seconds: float = 12.0) -> list[dict[str, Any]]:
     """Every readable recording: heart rate of the video against the ECG's, and its beat-to-beat intervals."""
     pipeline, rows = Pipeline.load(run.checkpoint), []
+    settings = DecodeSettings(**run.decoding)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             ecg = read_ecg(path, max_duration_s=seconds)
@@ -312,7 +313,7 @@ def real_part(run: Run, folder: Path, seconds: float = 12.0) -> list[dict[str, A
             continue
         for leads in dict.fromkeys((ecg.leads, ecg.leads[:1])):
             one = ecg.select(leads)
-            clip, _ = pipeline(one, GenerationRequest(seconds=min(seconds, ecg.duration_s)))
+            clip, _ = pipeline(one, GenerationRequest(seconds=min(seconds, ecg.duration_s)), settings=settings)
             r = detect_r_peaks(one)
             seen = measure(clip.frames, clip.frame_times_s)
             rows.append({"file": str(path.relative_to(folder)), "leads": len(leads)} | _rates(seen.ed_times_s, r, clip))
