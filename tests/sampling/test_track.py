@@ -113,4 +113,5 @@ def test_time_since_the_beat_before(long_ecg: MakeEcg) -> None:
     track = replace(EcgTrack.from_signal(long_ecg()), r_times_s=np.array([1.0, 1.8]))
     since = track.since_beat_s(np.array([0.9, 1.0, 1.7, 1.8, 5.0]))
     np.testing.assert_allclose(since, [np.nan, 0.0, 0.7, 0.0, 3.2], atol=1e-9)
+    assert track.period_s == pytest.approx(0.8) and replace(track, r_times_s=np.ones(1)).period_s == np.inf
     assert np.isnan(replace(track, r_times_s=np.empty(0)).since_beat_s(np.arange(3.0))).all()

@@ -154,8 +154,11 @@ def test_long_after_a_beat_no_heart_is_contracted(model: VideoTransformer, track
             part.fill_(value)
         slow = replace(track, r_times_s=np.array([track.start_s + 1.0, track.start_s + 2.6]))
         assert read_contraction(slow, unsure, slow.start_s + 0.9) == pytest.approx(0.6), "nobody knows the beat before"
-        for after, contraction in ((0.1, 0.6), (0.65, 0.6), (0.75, 0.35), (1.55, 0.35), (1.65, 0.6)):
+        for after, contraction in ((0.1, 0.6), (0.65, 0.6), (0.71, 0.35), (1.55, 0.35), (1.65, 0.6)):
             assert read_contraction(slow, unsure, slow.start_s + 1.0 + after) == pytest.approx(contraction, abs=0.01)
+        quick = replace(slow, r_times_s=slow.start_s + np.array([0.0, 0.64, 1.28]))  # 0.68 · √0.64 s
+        for after, contraction in ((0.5, 0.6), (0.58, 0.35), (0.66, 0.6)):
+            assert read_contraction(quick, unsure, quick.start_s + after) == pytest.approx(contraction, abs=0.01)
         middle = slow.start_s + 1.8  # of a window of 15 frames
         told = window_conditions(unsure, Scene(slow, middle - 0.3, 25.0, 0, 0.5), 1).ecg.contraction
         assert told is not None and set(np.round(told[0].numpy(), 3)) == {np.float32(0.35), np.float32(0.6)}

@@ -99,10 +99,9 @@ def _slope(tried: Sequence[tuple[float, float]]) -> float:
 
 
 def _period(scene: Scene) -> float:
-    """Median time between beats; infinite where the ECG has none."""
-    if scene.track is None or len(scene.track.r_times_s) < 2:
-        return math.inf
-    return min(float(np.median(np.diff(scene.track.r_times_s))), _LONGEST_PERIOD_S)
+    """Median time between beats, taken for two seconds at most; infinite where the ECG has none."""
+    period = math.inf if scene.track is None else scene.track.period_s
+    return period if math.isinf(period) else min(period, _LONGEST_PERIOD_S)
 
 
 def _token_frames(scene: Scene, num_frames: int, slots: int) -> int:

@@ -87,6 +87,11 @@ class EcgTrack:
         """Time just after the last sample."""
         return self.start_s + self.samples.shape[1] / TRACK_RATE_HZ
 
+    @property
+    def period_s(self) -> float:
+        """Median time between beats; infinite with fewer than two."""
+        return float(np.median(np.diff(self.r_times_s))) if len(self.r_times_s) > 1 else float("inf")
+
     def extended(self, start_s: float, end_s: float) -> "EcgTrack":
         """The track over a longer span: the recording from its first to its last R peak is repeated on both sides.
 
