@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -59,6 +60,11 @@ class EcgEncoderConfig:
     def num_samples(self) -> int:
         """Samples of a window at `ECG_RATE_HZ`."""
         return round(self.window_s * ECG_RATE_HZ)
+
+    @property
+    def fine_times_s(self) -> np.ndarray:
+        """Times of the fine branch's steps, relative to the window's middle."""
+        return np.arange(0, self.num_samples, FINE_STRIDE) / ECG_RATE_HZ - self.window_s / 2
 
 
 class EcgFeatures(NamedTuple):

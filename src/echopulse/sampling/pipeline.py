@@ -296,7 +296,8 @@ class Pipeline:
 
         As they are where they have no first picture.
         """
-        if self.segmenter is None or scenes[0].first is None:
+        assert self.segmenter is not None
+        if scenes[0].first is None:
             return scenes, []
         played: dict[tuple[int, float], Sequence[torch.Tensor]] = {}  # by clip and what it was told: its windows
 

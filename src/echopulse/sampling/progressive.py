@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from echopulse.models.critic import TokenCritic
-from echopulse.models.ecg_encoder import ECG_RATE_HZ, FINE_STRIDE, EcgFeatures, sample_contraction
+from echopulse.models.ecg_encoder import EcgFeatures, sample_contraction
 from echopulse.models.ef_reader import EfReader
 from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
@@ -243,12 +243,11 @@ def _ecg_features(model: VideoTransformer, track: EcgTrack | None, middle_s: flo
     In the long diastole of a slow heart, in a single lead, it is unsure, and takes a wave for another beat.
     """
     features = model.encode_ecg(_ecg_window(model, track, middle_s))
-    if track is None or features.contraction is None:
-        return features
-    steps = np.arange(features.contraction.shape[1])
-    times = middle_s - model.config.ecg.window_s / 2 + steps * FINE_STRIDE / ECG_RATE_HZ
-    filled = torch.from_numpy(track.since_beat_s(times) > _FILLED_S * min(1.0, track.period_s) ** 0.5)
     contraction = features.contraction
+    if track is None or contraction is None:
+        return features
+    since_beat_s = track.since_beat_s(middle_s + model.config.ecg.fine_times_s)
+    filled = torch.from_numpy(since_beat_s > _FILLED_S * min(1.0, track.period_s) ** 0.5)
     return features._replace(contraction=torch.where(filled, contraction.clamp(max=_AT_REST), contraction))
 
 

@@ -61,8 +61,9 @@ def rehearsed(
     begun = [scene.ef for scene in scenes]
     tried: list[list[tuple[float, float]]] = [[] for _ in scenes]  # what was told and shown, by scene
     rows = [i for i, s in enumerate(scenes) if not math.isnan(s.wanted_ef) and _period(s) <= num_frames / s.fps]
-    lengths = {i: _token_frames(scenes[i], num_frames, slots) for i in rows}
-    shows_all = {i for i in rows if lengths[i] > num_frames // 2 and scenes[i].past is None}
+    whole = num_frames // 2 + 1
+    lengths = {i: min(_token_frames(scenes[i], slots), whole) for i in rows}
+    shows_all = {i for i in rows if lengths[i] == whole and scenes[i].past is None}
     for turn in range(rounds + 1):
         rows = [i for i in rows if turn < rounds or i in shows_all]
         if not rows:
@@ -104,11 +105,11 @@ def _period(scene: Scene) -> float:
     return period if math.isinf(period) else min(period, _LONGEST_PERIOD_S)
 
 
-def _token_frames(scene: Scene, num_frames: int, slots: int) -> int:
-    """Token frames of the whole windows that a rehearsal's seconds and beats are certainly in, or of the whole clip."""
+def _token_frames(scene: Scene, slots: int) -> int:
+    """Token frames of the whole windows that a rehearsal's seconds and beats are certainly in."""
     length_s = max(_SECONDS, _BEATS * _period(scene) + _SYSTOLE_S)
     enough, step = (length_s * scene.fps + 1) / 2, slots - 1 - OVERLAP
-    return min(slots + step * max(math.ceil((enough - slots) / step), 0), num_frames // 2 + 1)
+    return slots + step * max(math.ceil((enough - slots) / step), 0)
 
 
 def _shown_ef(pictures: np.ndarray, fps: float, segmenter: ChamberSegmenter) -> float:

@@ -15,7 +15,6 @@ from echopulse.axes import STANDARD_LEADS
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.ecg_autoencoder import EcgAutoencoder, EcgAutoencoderConfig
-from echopulse.models.ecg_encoder import ECG_RATE_HZ, FINE_STRIDE
 from echopulse.objectives.masked import masked_patch_loss
 from echopulse.objectives.motion import motion_loss
 from echopulse.phantom import DEVICES, sample_patient, simulate_ecg
@@ -155,7 +154,8 @@ class EcgTask:
         ecg = np.zeros((self._batch, len(STANDARD_LEADS), c.encoder.num_samples), np.float32)
         present = np.zeros(ecg.shape[:2], bool)
         marks = np.zeros((self._batch, c.encoder.num_samples), np.float32)
-        contraction = np.full((self._batch, -(-c.encoder.num_samples // FINE_STRIDE)), np.nan, np.float32)
+        fine_times_s = c.encoder.fine_times_s
+        contraction = np.full((self._batch, len(fine_times_s)), np.nan, np.float32)
         ef = np.full(self._batch, np.nan, np.float32)
         for i, (row, there) in enumerate(zip(ecg, present, strict=True)):
             record = self._record(int(rng.integers(self._num)))
@@ -167,8 +167,7 @@ class EcgTask:
             row[~there] = 0
             ef[i] = record.ef
             if len(record.times_s):
-                times = middle - half + np.arange(contraction.shape[1]) * (FINE_STRIDE / ECG_RATE_HZ)
-                contraction[i] = np.interp(times, record.times_s, record.contraction, np.nan, np.nan)
+                contraction[i] = np.interp(middle + fine_times_s, record.times_s, record.contraction, np.nan, np.nan)
         kept = rng.uniform(size=(*present.shape, c.num_patches)).argsort(-1)[..., : c.num_kept]
         lead_ids = torch.arange(len(STANDARD_LEADS)).expand(self._batch, -1)
         arrays = (torch.from_numpy(x) for x in (present, kept, marks, contraction, ef))
