@@ -8,6 +8,7 @@ from command_line import run
 from safetensors.torch import load_file
 
 from echopulse.config import load_json
+from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.critic import TokenCritic
 from echopulse.models.tokenizer import VideoTokenizer
@@ -55,13 +56,16 @@ def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:
     assert all(torch.allclose(x.float(), after[name].float(), atol=1e-3) for name, x in before.items())
 
 
-def test_a_segmenter_goes_on_from_a_run(tmp_path: Path) -> None:
+def test_a_segmenter_goes_on_from_a_run_or_from_the_shipped_one(tmp_path: Path) -> None:
     assert run("simulate", "-o", tmp_path / "set", "--num", 1, "--seconds", 0.52) == 0
     tiny = ("train", "segmenter", "--data", tmp_path / "set", "--preset", "tiny", "--steps", 2)
     assert run(*tiny, "-o", tmp_path / "a") == 0
     assert run(*tiny, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
-    before, after = (load_file(tmp_path / name / "export" / "segmenter" / "model.safetensors") for name in "ab")
-    assert all(torch.allclose(x, after[name], atol=1e-3) for name, x in before.items())
+    assert run(*tiny, "--init", "segmenter", "--learning-rate", 1e-9, "-o", tmp_path / "c") == 0
+    a, b, c = (tmp_path / name / "export" / "segmenter" for name in "abc")
+    for before, after in ((a, b), (SHIPPED_SEGMENTER, c)):
+        x, y = (load_file(folder / "model.safetensors") for folder in (before, after))
+        assert all(torch.allclose(tensor, y[name], atol=1e-3) for name, tensor in x.items())
 
 
 def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from echopulse.models.checkpoints import save_network
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import VideoTransformer
-from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
@@ -132,18 +131,6 @@ def test_networks_of_other_factors_are_refused() -> None:
     config = replace(generator_config("tiny"), factors=(4, 16))
     with pytest.raises(InputError, match="not trained together"):
         Pipeline(VideoTokenizer(tokenizer_config("tiny")), VideoTransformer(config), {}, torch.float32)
-
-
-@pytest.mark.parametrize(("wanted", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_precision_can_be_chosen(monkeypatch: pytest.MonkeyPatch, wanted: str, dtype: torch.dtype) -> None:
-    monkeypatch.setenv("ECHOPULSE_DTYPE", wanted)
-    assert fast_dtype() == dtype
-
-
-def test_unknown_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ECHOPULSE_DTYPE", "int4")
-    with pytest.raises(InputError, match="ECHOPULSE_DTYPE is 'int4'"):
-        fast_dtype()
 
 
 @pytest.mark.parametrize(

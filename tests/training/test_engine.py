@@ -66,6 +66,15 @@ def _interrupted(task: Any, step: int) -> Any:
     return task
 
 
+def test_without_bfloat16_in_hardware_training_is_in_float32(
+    tmp_path: Path, settings: TrainSettings, read_log: ReadLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOPULSE_DTYPE", "float32")
+    train(Line(), replace(settings, precision="auto"), tmp_path / "auto", quiet=True)
+    train(Line(), settings, tmp_path / "no", quiet=True)
+    assert read_log(tmp_path / "auto") == read_log(tmp_path / "no")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_run_leaves_log_samples_checkpoint_and_export(
     make_task: MakeTask, settings: TrainSettings, read_log: ReadLog, tmp_path: Path, stage: str

@@ -12,6 +12,8 @@ from echopulse.errors import InputError
 
 N = TypeVar("N", bound=nn.Module)
 
+_SHIPPED = Path(__file__).parent.parent / "weights"
+
 
 def save_network(network: nn.Module, config: Any, folder: Path) -> None:
     """Writes a network: weights first under a temporary name, config last."""
@@ -81,7 +83,7 @@ def find_network(name: str | Path, network: str) -> Path:
         InputError: there is none.
     """
     place = Path(name)
-    for folder in (place / "export" / network, place / network, place):
+    for folder in (place / "export" / network, place / network, place, _SHIPPED / place):
         if (folder / "config.json").is_file():
             return folder
     if place.exists() or (isinstance(name, Path) and len(place.parts) > 1):  # a path is never a hub id
@@ -98,15 +100,14 @@ def locate_checkpoint(name: str | Path, *, revision: str | None = None) -> Path:
     Raises:
         InputError: there is nothing of that name.
     """
-    shipped = Path(__file__).parent.parent / "weights"
-    if isinstance(name, str) and (shipped / name / "index.json").is_file():
-        return shipped / name
+    if isinstance(name, str) and (_SHIPPED / name / "index.json").is_file():
+        return _SHIPPED / name
     folder = Path(name)
     if (folder / "index.json").is_file():
         return folder
     if folder.exists():
         raise InputError(f"{folder} is no checkpoint: it has no index.json")
-    names = sorted(path.parent.name for path in shipped.glob("*/index.json"))
+    names = sorted(path.parent.name for path in _SHIPPED.glob("*/index.json"))
     text = str(name)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from echopulse.config import from_dict, load_json, save_json, to_dict
 from echopulse.errors import InputError
+from echopulse.nn.precision import mixed_precision
 
 _OLD = ".checkpoint.old"
 
@@ -39,7 +40,7 @@ class TrainSettings:
         beta1, beta2, weight_decay: AdamW.
         clip_norm: largest gradient norm.
         ema_decay, ema_every: moving average of the weights.
-        precision: `bf16` mixed precision, or `no`.
+        precision: `bf16` mixed precision, `no`, or `auto`: `bf16` where the device multiplies it in hardware.
         log_every, sample_every: steps between log lines and between sample pictures.
         checkpoint_every_s: seconds between checkpoints.
         seed: of everything random.
@@ -56,7 +57,7 @@ class TrainSettings:
     clip_norm: float = 1.0
     ema_decay: float = 0.995
     ema_every: int = 2
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "bf16", "no"] = "auto"
     log_every: int = 20
     sample_every: int = 500
     checkpoint_every_s: float = 180.0
@@ -146,7 +147,8 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
         InputError: the folder holds another run, or nothing to resume.
         FloatingPointError: the loss is not finite.
     """
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    precision = mixed_precision() if settings.precision == "auto" else settings.precision
+    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     players = [_Player("model", task.model, settings.learning_rate, 0, settings, accelerator.device)]
     if isinstance(task, AdversarialTask):
         rate, start = task.discriminator_learning_rate, task.discriminator_start

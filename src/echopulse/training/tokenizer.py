@@ -160,8 +160,7 @@ class TokenizerTask:
         """Original, reconstruction and difference one above the other: five clips, their last frame."""
         video = sample_videos(self.pool, batch_rng(self._seed, 0, 10_000), 5, self._frames, self._size)
         device = next(model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
-            again = model(self._colored(video).to(device)).reconstruction.float().cpu()
+        again = model(self._colored(video).to(device)).reconstruction.float().cpu()
         difference = (again[:, :, :1] - video) / 2 + 0.5
         rows = [torch.cat(list(x[:, -1, 0]), dim=1) for x in (video, again, difference)]
         picture = (torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()
