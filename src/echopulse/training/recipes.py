@@ -172,7 +172,7 @@ def ef_recipe(preset: str) -> TrainSettings:
 def segmenter_recipe(preset: str) -> TrainSettings:
     """Settings of the chamber segmenter, which is ours and not the paper's.
 
-    A batch is counted in frames. The shipped ones saw twice as many as `compact` does, in several runs, each
+    A batch is counted in frames. The shipped ones saw nearly twice as many as `compact` does, in several runs, each
     started from the one before.
 
     Raises:
