@@ -3,7 +3,7 @@
 import torch
 from skimage.metrics import structural_similarity
 
-from echopulse.objectives.detail import energy_score, structural_dissimilarity
+from echopulse.objectives.detail import energy_score, spectral_error, structural_dissimilarity
 
 
 def test_structural_dissimilarity_is_that_of_scikit_image() -> None:
@@ -41,3 +41,32 @@ def test_energy_score_sees_whether_channels_belong_together() -> None:
 
     true = pair(True)
     assert energy_score(true, pair(True), pair(True)) < energy_score(true, pair(False), pair(False)) - 0.01
+
+
+def test_spectral_error_asks_for_power_not_for_places() -> None:
+    """Another draw of the same texture costs next to nothing; less, more, finer and coarser grain all cost."""
+    rng = torch.Generator().manual_seed(0)
+
+    def texture(strength: float = 1.0, window: int = 3) -> torch.Tensor:
+        white = torch.randn(60, 2, 32, 48, generator=rng)
+        return strength * window * torch.nn.functional.avg_pool2d(white, window, 1, window // 2)
+
+    true = texture()
+    assert spectral_error(true, true) == 0
+    assert spectral_error(true, texture()) < 0.01
+    for how in ((0.7, 3), (1.4, 3), (1.0, 1), (1.0, 5)):
+        assert spectral_error(true, texture(*how)) > 0.3, how
+
+
+def test_spectral_error_of_strength_is_the_square_of_its_logarithm() -> None:
+    true = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    expected = torch.log(torch.tensor(4.0)).square()
+    assert abs(float(spectral_error(true, 2 * true) - expected)) < 1e-3
+    made = (2 * true).requires_grad_()
+    spectral_error(true, made).backward()
+    assert made.grad is not None
+    assert bool((made.grad * made).sum() > 0)  # weaker is better
+
+
+def test_pictures_too_small_for_a_spectrum_have_no_error_of_it() -> None:
+    assert spectral_error(torch.zeros(1, 1, 12, 40), torch.ones(1, 1, 12, 40)) == 0

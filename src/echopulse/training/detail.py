@@ -17,7 +17,7 @@ from echopulse.models.checkpoints import save_network
 from echopulse.models.detail import DetailConfig, DetailNetwork, displaced
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
-from echopulse.objectives.detail import energy_score, structural_dissimilarity
+from echopulse.objectives.detail import energy_score, spectral_error, structural_dissimilarity
 from echopulse.objectives.walls import VENTRICLE, overlap_errors
 from echopulse.training.data import ClipPool, batch_rng
 from echopulse.training.phantom_data import PhantomDataset
@@ -39,7 +39,7 @@ _DRAWS = 2
 _OUTLINE = 4
 """Side of the blocks of pixels in which the displaced picture alone is compared: the grain in them cancels."""
 
-_ABSOLUTE, _ROUGHNESS, _SPECKLE, _WALLS = 2.0, 0.02, 2.0, 4.0
+_ABSOLUTE, _ROUGHNESS, _SPECKLE, _SPECTRUM, _WALLS = 2.0, 0.02, 2.0, 1.0, 4.0
 """Weights of terms beside the dissimilarity, which is near 0.3."""
 
 
@@ -81,7 +81,7 @@ class DetailTask:
 
     The carried picture is judged by structural similarity, the displacements also by where they bring the ventricle's
     walls, if the data have masks: a few pixels of wall are most of the ejection fraction and little of a picture.
-    Speckle is judged by the energy score of two draws, which leaves the rest as it is.
+    Speckle is judged by the energy score of two draws and by its power spectrum, which leave the rest as it is.
 
     Args:
         network: to train; a config makes a new one.
@@ -157,7 +157,7 @@ class DetailTask:
         return DetailBatch(true.float(), masks, decoded, known, alone, has_known, material.expand_as(fresh), fresh)
 
     def losses(self, model: nn.Module, batch: DetailBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Dissimilarity and absolute error of carried frames, outlines and walls of moved ones; energy scores."""
+        """Dissimilarity and absolute error of carried frames, outlines and walls of moved ones; speckle."""
         b = batch.to(next(model.parameters()).device)
         inputs = (b.decoded, b.known, b.known_decoded, b.has_known)
         carried, drawn = model(*(x.flatten(0, 1) for x in inputs), b.material.flatten(1, 2), b.fresh.flatten(1, 2))
@@ -173,6 +173,8 @@ class DetailTask:
             "roughness": _ROUGHNESS * (flow.diff(dim=-1).square().mean() + flow.diff(dim=-2).square().mean()),
             "speckle": _SPECKLE * energy_score(b.true[:, :2, 0], drawn[0, :, :2], drawn[1, :, :2]),
             "first_speckle": _SPECKLE * energy_score(b.true[:, 2:, 0], drawn[0, :, 2:], drawn[1, :, 2:]),
+            "spectrum": _SPECTRUM * spectral_error(b.true[:, :2, 0], drawn[0, :, :2]),
+            "first_spectrum": _SPECTRUM * spectral_error(b.true[:, 2:, 0], drawn[0, :, 2:]),
         }
         return torch.stack(list(terms.values())).sum(), terms
 
