@@ -17,13 +17,18 @@ def test_structural_dissimilarity_is_that_of_scikit_image() -> None:
     assert abs(float(structural_dissimilarity(a, a))) < 1e-6
 
 
+def grain(shape: tuple[int, ...], rng: torch.Generator, strength: float, window: int) -> torch.Tensor:
+    """White noise averaged in square windows, of the same strength for any of them."""
+    white = torch.randn(shape, generator=rng)
+    return strength * window * torch.nn.functional.avg_pool2d(white, window, 1, window // 2)
+
+
 def test_energy_score_is_least_for_the_true_distribution() -> None:
     """Draws of the right strength and correlation beat the mean, weaker, stronger and rougher ones."""
     rng = torch.Generator().manual_seed(0)
 
     def texture(strength: float = 1.0, window: int = 5) -> torch.Tensor:
-        white = torch.randn(400, 1, 24, 24, generator=rng)
-        return strength * window * torch.nn.functional.avg_pool2d(white, window, 1, window // 2)
+        return grain((400, 1, 24, 24), rng, strength, window)
 
     true = texture()
     right = energy_score(true, texture(), texture())
@@ -48,8 +53,7 @@ def test_spectral_error_asks_for_power_not_for_places() -> None:
     rng = torch.Generator().manual_seed(0)
 
     def texture(strength: float = 1.0, window: int = 3) -> torch.Tensor:
-        white = torch.randn(60, 2, 32, 48, generator=rng)
-        return strength * window * torch.nn.functional.avg_pool2d(white, window, 1, window // 2)
+        return grain((60, 2, 32, 48), rng, strength, window)
 
     true = texture()
     assert spectral_error(true, true) == 0

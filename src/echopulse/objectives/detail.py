@@ -65,13 +65,11 @@ def spectral_error(true: Float[Tensor, "n c h w"], made: Float[Tensor, "n c h w"
     columns = torch.fft.rfftfreq(width, device=true.device)
     ring = (min(height, width) * torch.hypot(rows, columns)).round().long()
     ring = ring.clamp(max=last + 1).flatten()  # what is finer goes into one ring, which is left out
-    powers = []
-    for pictures in (true, made):
-        x = pictures.float()
-        power = torch.fft.rfft2((x - x.mean((-2, -1), keepdim=True)) * window).abs().square().mean((0, 1)).flatten()
-        powers.append(torch.zeros(last + 2, device=x.device).index_add(0, ring, power)[_LEAST_CYCLES:-1])
-    a, b = powers
-    return ((a + _DARK).log() - (b + _DARK).log()).square().mean()
+    both = torch.stack([true.float(), made.float()])
+    waves = torch.fft.rfft2((both - both.mean((-2, -1), keepdim=True)) * window)
+    power = waves.abs().square().mean((1, 2)).flatten(1)
+    rings = power.new_zeros(2, last + 2).index_add(1, ring, power)[:, _LEAST_CYCLES:-1]
+    return (rings + _DARK).log().diff(dim=0).square().mean()
 
 
 def _fine(pictures: Tensor) -> Tensor:
