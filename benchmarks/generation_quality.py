@@ -44,6 +44,8 @@ from echopulse.signals.processing import detect_r_peaks
 from echopulse.signals.ventricle import find_beats, lv_curve
 
 FIRST_SEED = {"a4c": 1_000_000, "a2c": 2_000_000}
+OTHERS = 5000
+"""Seeds between the patients that are compared and true ones who have nothing to do with them."""
 CONTROLS = ("shuffled-ecg", "null-ecg", "image")
 KNOB = (20.0, 35.0, 50.0, 65.0)
 SHIFTS_S = (-0.2, 0.2)
@@ -62,12 +64,10 @@ class Run:
         self.decoding = load_json(self.checkpoint / "index.json").get("decoding", {})
         self.decoding |= asked_for(options.steps, options.guidance, options.rehearsals)
 
-    def true(self, view: str, num: int, seconds: float = 3.0) -> Path:
-        """Phantom patients with truth."""
-        folder = self.folder / f"{view}-true-{num}"
-        simulate_set(
-            folder, ClipSeries(view=view, seconds=seconds), num=num, seed=FIRST_SEED[view], workers=self.workers
-        )
+    def true(self, view: str, num: int, name: str = "true", skip: int = 0) -> Path:
+        """Phantom patients with truth, from the view's first seed on after `skip` others."""
+        folder = self.folder / f"{view}-{name}-{num}"
+        simulate_set(folder, ClipSeries(view=view), num=num, seed=FIRST_SEED[view] + skip, workers=self.workers)
         return folder
 
     def made(self, true: Path, condition: str, ef: float | None = None, shift_s: float = 0.0) -> Path:
@@ -92,20 +92,21 @@ class Run:
 
 
 def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
-    """ECG and image, ECG alone, and the tokenizer's own reconstruction."""
+    """ECG and image, ECG alone, the tokenizer's own reconstruction, and other true patients (Fréchet distances)."""
     true = run.true(view, num)
     both = run.made(true, "ecg+image")
     first = run.evaluated(f"{view}-ecg+image", true, both)
     alone = run.evaluated(f"{view}-ecg", true, run.made(true, "ecg"))
     coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
+    others = run.evaluated(f"{view}-others", true, run.true(view, num, "others", OTHERS), networks=("echo",))
     m = first.metrics
     result = {"ecg+image": headline(m), "ecg": headline(alone.metrics), "floor": _timing(m["synchrony_reference"])}
     result["ecg"]["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
     result["frozen_ssim"] = m["pixel"]["frozen"]["ssim"]
     result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
     for kind in ("frechet_image", "frechet_video"):
-        values = {"ecg+image": m[kind], "ecg": alone.metrics[kind], "reconstruction": coded.metrics[kind]}
-        result[kind] = {name: value and value["value"] for name, value in values.items()}
+        arms = {"ecg+image": first, "ecg": alone, "reconstruction": coded, "others": others}
+        result[kind] = {name: (value := arm.metrics[kind]) and value["value"] for name, arm in arms.items()}
         result[kind]["floor"] = m[kind] and m[kind]["floor"]
     patch = load_json(run.checkpoint / "tokenizer" / "config.json")["patch"]
     return result | _looks(PreparedSet(true), PreparedSet(both), patch)
@@ -368,6 +369,7 @@ def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
         coded = main[kind]["reconstruction"]
         for arm in ("ecg+image", "ecg"):
             row(f"{arm} {kind}", main[kind][arm], None if coded is None else 2 * coded)
+        row(f"other true patients, {kind}", main[kind]["others"], None)
     row("spectrum, lowest band ratio", min(main["spectrum"]), 0.7, at_least=True)
     row("spectrum, highest band ratio", max(main["spectrum"]), 1.4)
     row("flicker of the muscle, generated / true", main["flicker"], 1.0)
