@@ -1,13 +1,14 @@
 """Which quantizer, what does it cost, and what do the perceptual and adversarial losses buy? Networks at equal steps.
 
     python benchmarks/tokenizer_ablation.py -o RUNS --data SET... --test HELD-OUT... [--preset base] [--steps 600]
-                                            [--arms fsq-perceptual lfq-perceptual ...] [--shared 700]
+                                            [--arms fsq-perceptual lfq-perceptual ...] [--shared 700 | --init compact]
 
 LFQ, FSQ and BSQ with as many bits as the preset's codebook, and none (trained and measured without rounding), each with
 the pixel error alone, with the recipe's perceptual term beside it, and with a video discriminator from half of the
 steps on; all else is equal. `cost_db` is what rounding takes of the PSNR, against `none` with the same losses, if that
-was asked for too. Each arm is a run in its own folder: one that is finished is not repeated, one that was stopped goes
-on where it was. The last line is JSON.
+was asked for too. With `--init`, a trained network goes on with its own quantizer: what the losses alone change. Each
+arm is a run in its own folder: one that is finished is not repeated, one that was stopped goes on where it was. The
+last line is JSON.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from tokenizer_quality import measure, pixels, read_clips, round_trip, spectrum
 
 from echopulse.config import load_json, save_json
 from echopulse.errors import InputError
+from echopulse.models.checkpoints import find_network
 from echopulse.models.presets import tokenizer_config
 from echopulse.models.quantizer import QuantizerConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
@@ -34,6 +36,7 @@ from echopulse.training.tokenizer import TokenizerLosses, tokenizer_task
 
 COLUMNS = ("psnr", "cost_db", "ssim", "share_of_codes", "bits_per_token", "spectrum_low", "spectrum_high", "minutes")
 FREE = "none"
+ASKED = ("preset", "steps", "shared", "init", "batch", "seed", "clips", "frames")
 LOSSES = ("pixels", "perceptual", "adversarial")
 
 
@@ -79,11 +82,15 @@ def shared_start(options: argparse.Namespace) -> VideoTokenizer:
     return VideoTokenizer.from_pretrained(folder)
 
 
-def begun(config: TokenizerConfig, start: VideoTokenizer | None, seed: int) -> VideoTokenizer | TokenizerConfig:
-    """What an arm trains: a new network, or the shared one behind and before a new quantizer."""
+def begun(
+    config: TokenizerConfig, start: VideoTokenizer | None, options: argparse.Namespace
+) -> VideoTokenizer | TokenizerConfig:
+    """What an arm trains: a trained network, a new one, or the shared one behind and before a new quantizer."""
+    if options.init is not None:
+        return VideoTokenizer.from_pretrained(find_network(options.init, "tokenizer")).requires_grad_(True).train()
     if start is None:
         return config
-    torch.manual_seed(seed)
+    torch.manual_seed(options.seed)
     network = VideoTokenizer(config)
     kept = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("quantizer.")}
     network.load_state_dict(network.state_dict() | kept)
@@ -100,7 +107,7 @@ def run_arm(
 ) -> dict[str, Any]:
     """Trains and measures one network, as far as that is not done yet."""
     result = folder / "result.json"
-    asked = {name: getattr(options, name) for name in ("preset", "steps", "shared", "batch", "seed", "clips", "frames")}
+    asked = {name: getattr(options, name) for name in ASKED}
     asked |= {"data": sorted(map(str, options.data)), "test": sorted(map(str, options.test))}
     if result.exists():
         done = load_json(result)
@@ -110,14 +117,14 @@ def run_arm(
     losses, textures = tokenizer_losses(options.preset, options.steps)
     free_steps = options.steps
     if rounds:
-        free_steps = 0 if start else min(losses.continuous_steps, options.steps // 5)
+        free_steps = 0 if start or options.init else min(losses.continuous_steps, options.steps // 5)
     losses = replace(losses, continuous_steps=free_steps)
     if kind == "pixels":
         losses = replace(losses, perceptual="none", adversarial="none")
     elif kind == "adversarial":
         losses = replace(losses, adversarial="video", adversarial_start=options.steps // 2)
     begin = time.monotonic()
-    resume = fit(folder, begun(config, start, options.seed), losses, textures, options.steps, options)
+    resume = fit(folder, begun(config, start, options), losses, textures, options.steps, options)
     minutes = (time.monotonic() - begin) / 60
     network = VideoTokenizer.from_pretrained(folder).to(fast_dtype())
     clips = read_clips(options.test, options.frames, options.clips)
@@ -139,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=Path, nargs="+", required=True, metavar="SET")
     parser.add_argument("--preset", default="base", choices=("base", "compact"))
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--shared", type=int, default=0, help="steps without rounding that all arms start from")
+    before = parser.add_mutually_exclusive_group()
+    before.add_argument("--shared", type=int, default=0, help="steps without rounding that all arms start from")
+    before.add_argument("--init", metavar="CHECKPOINT", help="trained network that all arms go on from, those of fsq")
     parser.add_argument("--batch", type=int, help="clips a step, in place of the recipe's")
     arms = [f"{quantizer}-{kind}" for quantizer in (FREE, "lfq", "bsq", "fsq") for kind in LOSSES]
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms, metavar="ARM", help=", ".join(arms))
@@ -147,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=75, help="of a clip to test on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if options.init is not None and (wrong := [arm for arm in options.arms if not arm.startswith("fsq")]):
+        parser.error(f"--init keeps the network's own quantizer, got --arms {' '.join(wrong)}; expected fsq-... alone")
     table = {}
     try:
         start = shared_start(options) if options.shared else None
