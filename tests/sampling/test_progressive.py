@@ -1,6 +1,7 @@
 """Windows without end: what each one gives, keeps and is told."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,8 +9,18 @@ import pytest
 import torch
 
 from echopulse.errors import InputError
+from echopulse.models.presets import generator_config
+from echopulse.phantom import sample_patient, simulate_ecg
+from echopulse.phantom.patient import patient_beats, patient_volume
 from echopulse.sampling.decode import DecodeSettings
-from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes, window_conditions
+from echopulse.sampling.progressive import (
+    OVERLAP,
+    Scene,
+    as_filling,
+    frame_numbers,
+    generate_codes,
+    window_conditions,
+)
 from echopulse.signals import EcgSignal
 from echopulse.signals.track import EcgTrack
 
@@ -117,3 +128,61 @@ def test_longer_clip_begins_like_a_shorter_one(known_answer: Callable, scene: Sc
     assert torch.equal(long[:, :5], short)
     frames = [long[0, i] for i in range(12)]
     assert not any(torch.equal(a, b) for a, b in pairwise(frames))
+
+
+# motion -----------------------------------------------------------------------------------------------------
+
+
+def since_beat(times: np.ndarray, *beats: float) -> np.ndarray:
+    return times - np.append(np.nan, beats)[np.searchsorted(beats, times, side="right")]
+
+
+def test_a_ventricle_fills_from_end_systole_until_the_next_beat() -> None:
+    times = np.arange(0, 3, 0.016)
+    since = since_beat(times, 0.5, 1.4)
+    beating = np.where(since < 0.6, np.sin(np.pi * since / 0.6) ** 2, 0.0)
+    wave = np.where((since > 0.62) & (since < 0.85), 0.3, 0.0)
+    told = as_filling(beating + wave, since, 0.9)
+    np.testing.assert_array_equal(told[times < 0.5], 0.0)
+    for start, end in ((0.5, 1.4), (1.4, 3.0)):
+        cycle = (times >= start) & (times < end)
+        rising, falling = cycle & (since <= 0.3), cycle & (since > 0.32)
+        np.testing.assert_array_equal(told[rising], beating[rising])
+        assert (np.diff(told[falling]) <= 0).all() and told[falling].min() < 0.15
+    np.testing.assert_allclose(as_filling(told, since, 0.9), told, atol=1e-12)
+
+
+def test_no_contraction_long_after_a_beat_that_began_before_the_window() -> None:
+    since = 0.9 + np.arange(0, 0.6, 0.016)
+    told = as_filling(0.6 * np.sin(np.pi * (since - 0.9) / 0.6), since, 1.5)
+    assert told.max() <= 0.35 and (np.diff(told) <= 0).all()
+
+
+def test_without_beats_everything_is_told_as_read() -> None:
+    read = np.random.default_rng(0).random(50)
+    np.testing.assert_array_equal(as_filling(read, np.full(50, np.nan), np.inf), read)
+
+
+@pytest.mark.parametrize("rhythm", ["sinus", "af", "pvc", "lbbb", "paced"])
+def test_true_hearts_keep_their_motion(rhythm: str) -> None:
+    for seed in range(8):
+        patient = sample_patient(seed, rhythm=rhythm)
+        track = EcgTrack.from_signal(simulate_ecg(patient, duration_s=8.0))
+        times = np.arange(1.0, 7.0, 0.016)
+        volume = patient_volume(patient, patient_beats(patient)).volume_ml(times)
+        true = (volume.max() - volume) / np.ptp(volume)
+        told = as_filling(true, track.since_beat_s(times), track.period_s)
+        assert np.sqrt(np.mean((told - true) ** 2)) < 0.02
+
+
+def test_windows_are_told_of_hearts_that_fill(known_answer: Callable, scene: Scene) -> None:
+    config = generator_config("tiny")
+    torch.manual_seed(0)
+    generator = known_answer(torch.zeros(20), ecg=replace(config.ecg, reads_motion=True))
+    ecg = window_conditions(generator, scene, 1).ecg
+    assert scene.track is not None and ecg.contraction is not None
+    middle = float((frame_numbers(config.slots, 1)[1:] / scene.fps).mean())
+    since = scene.track.since_beat_s(middle + generator.config.ecg.fine_times_s)
+    told = ecg.contraction[0].double().numpy()
+    np.testing.assert_allclose(as_filling(told, since, scene.track.period_s), told, atol=1e-6)
+    assert np.ptp(told) > 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Int
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from echopulse.models.critic import TokenCritic
@@ -238,17 +239,37 @@ def window_conditions(model: VideoTransformer, scene: Scene, position: int) -> C
 
 
 def _ecg_features(model: VideoTransformer, track: EcgTrack | None, middle_s: float) -> EcgFeatures:
-    """What the encoder reads around a time, but no contraction long after a beat.
-
-    In the long diastole of a slow heart, in a single lead, it is unsure, and takes a wave for another beat.
-    """
+    """What the encoder reads around a time, with the contraction of a heart that fills after each beat."""
     features = model.encode_ecg(_ecg_window(model, track, middle_s))
-    contraction = features.contraction
-    if track is None or contraction is None:
+    if track is None or features.contraction is None:
         return features
     since_beat_s = track.since_beat_s(middle_s + model.config.ecg.fine_times_s)
-    filled = torch.from_numpy(since_beat_s > _FILLED_S * min(1.0, track.period_s) ** 0.5)
-    return features._replace(contraction=torch.where(filled, contraction.clamp(max=_AT_REST), contraction))
+    read = features.contraction[0].detach().double().numpy()
+    filling = torch.from_numpy(as_filling(read, since_beat_s, track.period_s))
+    return features._replace(contraction=filling.to(features.contraction)[None])
+
+
+def as_filling(contraction: np.ndarray, since_beat_s: np.ndarray, period_s: float) -> np.ndarray:
+    """The contraction without what belongs to no beat: from its end-systole on, a ventricle only fills until the next.
+
+    The falling curve that is nearest to what was read takes its place (isotonic regression). Where a beat began before
+    the window, in the long diastole of a slow heart, the encoder may take a wave for another beat: there it is bounded.
+
+    Args:
+        contraction: (n,) as read at rising times.
+        since_beat_s: (n,) seconds since the R peak before, NaN before the first.
+        period_s: median time between beats.
+    """
+    told = contraction.copy()
+    known = np.flatnonzero(~np.isnan(since_beat_s))
+    filled_s = _FILLED_S * min(1.0, period_s) ** 0.5
+    for beat in np.split(known, np.flatnonzero(np.diff(since_beat_s[known]) < 0) + 1):
+        systole, rest = beat[since_beat_s[beat] <= filled_s], beat[since_beat_s[beat] > filled_s]
+        told[rest] = told[rest].clip(max=_AT_REST)
+        falling = beat[np.argmax(told[systole]) :] if len(systole) else beat
+        if len(falling):
+            told[falling] = isotonic_regression(told[falling], increasing=False).x
+    return told
 
 
 def _ecg_window(model: VideoTransformer, track: EcgTrack | None, middle_s: float) -> EcgWindow:
