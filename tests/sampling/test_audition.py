@@ -1,6 +1,6 @@
 """Auditions: the clip begins with the clearest of several first pictures, and nothing else changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +43,11 @@ def shown_to(pipeline: Pipeline) -> list[np.ndarray]:
     return pipeline.segmenter.shown
 
 
-def test_a_clip_begins_with_the_clearest_picture(judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
+def test_a_clip_begins_with_the_clearest_picture(
+    judged: Pipeline,
+    ecgs: tuple[EcgSignal, EcgSignal],
+    same_but_for_rounding: Callable[[np.ndarray, np.ndarray], bool],
+) -> None:
     asked = [ASKED, replace(ASKED, seed=2)]
     clips = judged.generate([Take(ecg, one) for ecg, one in zip(ecgs, asked, strict=True)], SETTINGS)[0]
     (shown,) = shown_to(judged)
@@ -54,7 +58,8 @@ def test_a_clip_begins_with_the_clearest_picture(judged: Pipeline, ecgs: tuple[E
         assert np.array_equal(clip.frames[0], candidates[levels.argmin()])
         assert clip.provenance["auditions"] == 3
     alone = [judged(ecg, one, settings=SETTINGS)[0] for ecg, one in zip(ecgs, asked, strict=True)]
-    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(alone, clips, strict=True)), "alone as in a batch"
+    for one, clip in zip(alone, clips, strict=True):
+        assert same_but_for_rounding(one.frames, clip.frames), "alone as in a batch"
 
 
 def test_every_scene_keeps_the_best_of_its_own(judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:
