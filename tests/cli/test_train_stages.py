@@ -1,4 +1,4 @@
-"""`echopulse train` for `ecg`, `ef`, `detail`, `generator` and `critic`, one after the other, and what is refused."""
+"""`echopulse train`, one stage after the other, and what is refused."""
 
 from pathlib import Path
 
@@ -36,7 +36,23 @@ def test_ecg_then_generator_then_critic(tmp_path: Path) -> None:
     whole = Pipeline.load(critic / "export")
     assert whole.ef_reader is not None and whole.detail is not None and whole.segmenter is not None
     assert whole.default_settings == generator_decoding("tiny") and whole.default_settings.rehearsals == 3
-    assert isinstance(whole.critic, TokenCritic)
+    assert isinstance(whole.critic, TokenCritic) and whole.picture_network is None
+
+
+def test_a_picture_network_is_trained_beside_a_generator_and_goes_on(tmp_path: Path) -> None:
+    tiny = ("--phantom", 2, "--preset", "tiny", "--steps", 2)
+    assert run("train", "tokenizer", *tiny, "-o", tmp_path / "tokenizer") == 0
+    assert run("train", "generator", *tiny, "--tokenizer", tmp_path / "tokenizer", "-o", tmp_path / "generator") == 0
+    options = ("train", "picture", *tiny, "--generator", tmp_path / "generator")
+    assert run(*options, "-o", tmp_path / "a") == 0
+    assert load_json(tmp_path / "a-cache" / "cache.json")["clips"][0]["fps"] == 1
+    assert run(*options, "--init", tmp_path / "a", "--learning-rate", 1e-9, "-o", tmp_path / "b") == 0
+    a, b = (Pipeline.load(tmp_path / name / "export") for name in "ab")
+    assert a.picture_network is not None and b.picture_network is not None
+    before, after = a.picture_network.state_dict(), b.picture_network.state_dict()
+    assert all(torch.allclose(x.float(), after[name].float(), atol=1e-3) for name, x in before.items())
+    kept = a.generator.state_dict()
+    assert all(torch.equal(x, kept[name]) for name, x in b.generator.state_dict().items())
 
 
 def test_the_shipped_checkpoint_has_its_recipes_decoding() -> None:
@@ -83,6 +99,8 @@ def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path:
     ("arguments", "message"),
     [
         (("critic", "--data", "set"), "needs --generator"),
+        (("picture", "--data", "set"), "needs --generator"),
+        (("picture", "--data", "set", "--generator", "compact", "--config", "c.json"), "leave --config out"),
         (("generator", "--phantom", "3"), "needs --tokenizer"),
         (("critic", "--data", "set", "--generator", "nothing"), "no checkpoint 'nothing'"),
         (("ecg", "--phantom", "3", "--ecg-init", "run"), "--ecg-init is for `train generator`"),
@@ -94,7 +112,7 @@ def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path:
         (("detail", "--phantom", "3", "--segmenter", "run"), "--segmenter is for `train generator and tokenizer`"),
         (
             ("ecg", "--phantom", "3", "--init", "run"),
-            "--init is for `train tokenizer and generator and detail and segmenter`",
+            "--init is for `train tokenizer and generator and detail and picture and segmenter`",
         ),
         (("detail", "--phantom", "3"), "needs --tokenizer"),
         (("generator", "--phantom", "3", "--init", "nothing", "--tokenizer", "compact"), "no checkpoint 'nothing'"),

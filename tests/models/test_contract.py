@@ -19,7 +19,7 @@ from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatur
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.published_generator import PublishedGenerator, PublishedGeneratorConfig
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, Conditions, EcgWindow, GeneratorConfig, VideoTransformer
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,17 @@ def _run_critic(network: TokenCritic, inputs: tuple[Tensor, ...]) -> tuple[Tenso
     return (network(codes, Conditions(EcgFeatures(tokens, times, visible, fine), *rest)),)
 
 
+def _picture_inputs() -> tuple[Tensor, ...]:
+    tokens, fine, times, visible, codes, has_ecg, frame_times, *rest = _critic_inputs()
+    known = torch.rand(codes[:, :1].shape, generator=torch.Generator().manual_seed(12)) < 0.5
+    return tokens, fine, times, visible, codes[:, :1], known, has_ecg, frame_times[:, :1], *rest
+
+
+def _run_picture(network: CodePredictor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    tokens, fine, times, visible, codes, known, *rest = inputs
+    return (network(codes, known, Conditions(EcgFeatures(tokens, times, visible, fine), *rest), codes),)
+
+
 def _published_inputs() -> tuple[Tensor, ...]:
     random = torch.Generator().manual_seed(10)
     return torch.randn(2, 1, 24, generator=random), torch.randint(0, 65, (2, 4, 8, 8), generator=random)
@@ -131,6 +142,9 @@ CONTRACTS = [
         2,
     ),
     Contract(TokenCritic, GeneratorConfig, generator_config("tiny"), _critic_inputs, _run_critic, ((2, 4, 8, 8),), 2),
+    Contract(
+        CodePredictor, GeneratorConfig, generator_config("tiny"), _picture_inputs, _run_picture, ((2, 1, 8, 8, 20),), 2
+    ),
     Contract(
         PublishedGenerator,
         PublishedGeneratorConfig,

@@ -19,7 +19,7 @@ from echopulse.training import token_cache
 from echopulse.training.data import ClipPool, batch_rng, sample_videos
 from echopulse.training.generator import GeneratorTask
 from echopulse.training.recipes import generator_recipe, tokenizer_recipe
-from echopulse.training.token_cache import PICTURE_STRIDE, CachedClip, build_token_cache
+from echopulse.training.token_cache import CachedClip, build_token_cache
 from echopulse.training.tokenizer import TokenizerTask
 
 
@@ -75,7 +75,7 @@ def test_cache_holds_the_codes_of_the_clips(
         video = torch.from_numpy(np.array(part.frames(i)))[None, :, None].to(fast_dtype()) / 255
         with torch.inference_mode():
             assert np.mean(clip.codes == tokenizer.encode(video)[0].numpy()) > 0.999
-            alone = tokenizer.encode(video[0, ::PICTURE_STRIDE, None])[:, 0].numpy()
+            alone = tokenizer.encode(video[0, ::6, None])[:, 0].numpy()
         assert clip.pictures.shape == alone.shape and np.mean(clip.pictures == alone) > 0.999
         line = part.line(i)
         assert clip.ef == pytest.approx(line["truth"]["ef_percent"] / 100) and clip.fps == 25
@@ -141,7 +141,7 @@ def test_every_other_batch_is_of_pictures_as_clips_that_begin_there_have_them(ma
             places = [(c, i) for c in task.clips for i, x in enumerate(c.pictures) if np.array_equal(x, codes[0])]
             assert places
             found.update(i for _, i in places)
-            assert any(contraction[0, 0] == c.contraction[PICTURE_STRIDE * i] for c, i in places)
+            assert any(contraction[0, 0] == c.contraction[6 * i] for c, i in places)
     assert len(found) > 1
 
 

@@ -237,7 +237,7 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     from echopulse.models.video_transformer import GeneratorConfig
 
     networks = {}
-    for name in ("tokenizer", "detail", "generator", "critic", "ef_reader", "segmenter"):
+    for name in ("tokenizer", "detail", "generator", "picture", "critic", "ef_reader", "segmenter"):
         if name != "tokenizer" and not (folder / name).is_dir():
             continue
         with safe_open(folder / name / "model.safetensors", "pt") as file:

@@ -15,10 +15,14 @@ T = TypeVar("T")
 _NO_OPTIONS = TokenizerOptions()
 _PHANTOM_SECONDS = 3.0
 """Length of a phantom clip for the generator; a longer one would only be more of the same patient."""
+_PICTURES_S = 7.0
+"""Seconds of a phantom patient for the picture network, at one picture a second."""
 
 
 def train(
-    stage: tyro.conf.Positional[Literal["tokenizer", "detail", "ecg", "ef", "generator", "critic", "segmenter"]],
+    stage: tyro.conf.Positional[
+        Literal["tokenizer", "detail", "ecg", "ef", "generator", "picture", "critic", "segmenter"]
+    ],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")],
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="SET...")] = (),
     phantom: int | None = None,
@@ -45,16 +49,17 @@ def train(
     Args:
         stage: `tokenizer` first, then `generator`. `detail` carries the detail of one picture of a clip, which codes
             lose, to the others, and makes speckle; `ecg` pre-trains the generator's ECG encoder; `ef` reads the
-            ejection fraction from an ECG, for generators that are told it; `critic` helps a trained generator to
+            ejection fraction from an ECG, for generators that are told it; `picture` draws first pictures in place of a
+            trained generator, from many more patients than those of its videos; `critic` helps a trained generator to
             sample; `segmenter` is the judge of EF and timing, from sets with masks.
         output: folder of the run: settings, log, TensorBoard events, samples, checkpoint, export.
         data: prepared sets, as `echopulse simulate` writes them.
-        phantom: in place of `--data`: that many phantom patients, rendered while training; for `generator` and `critic`
-            once, before it.
+        phantom: in place of `--data`: that many phantom patients, rendered while training; for `generator`, `picture`
+            and `critic` once, before it.
         preset: size of the network and recipe; `base` and `published` are sizes of the tokenizer alone.
         config: JSON of the network's config, in place of the preset's.
-        init: for tokenizer, generator, detail and segmenter: go on from this checkpoint, a shipped name, a run, or a
-            folder.
+        init: for tokenizer, generator, detail, picture and segmenter: go on from this checkpoint, a shipped name, a
+            run, or a folder.
         tokenizer: for generator and detail: a tokenizer run or checkpoint folder.
         ecg_init: for the generator: start from this encoder, a run of `train ecg` or a converted checkpoint folder.
         text_encoder: for the generator: folder of a T5 model; half of the windows then come with a description.
@@ -63,7 +68,7 @@ def train(
         segmenter: for the generator: put this network into its checkpoint, a run of `train segmenter`, which measures
             rehearsals; for the tokenizer: it has to see the same left ventricle in reconstructions. Let another one
             judge the result.
-        generator: for the critic: a generator run or checkpoint folder.
+        generator: for picture and critic: a generator run or checkpoint folder.
         steps: optimizer steps, in place of the recipe's.
         batch: clips a step on each process, in place of the recipe's.
         accumulate: batches whose gradients are added up to one step.
@@ -83,6 +88,7 @@ def train(
         "ecg": recipes.ecg_recipe,
         "ef": recipes.ef_recipe,
         "generator": recipes.generator_recipe,
+        "picture": recipes.picture_recipe,
         "critic": recipes.critic_recipe,
         "segmenter": recipes.segmenter_recipe,
     }
@@ -100,14 +106,14 @@ def train(
     if phantom is not None and stage == "segmenter":
         raise InputError("the segmenter trains on masks; write a set with `echopulse simulate` and give --data")
     given_to = {
-        "--init": (init, ("tokenizer", "generator", "detail", "segmenter")),
+        "--init": (init, ("tokenizer", "generator", "detail", "picture", "segmenter")),
         "--tokenizer": (tokenizer, ("generator", "detail")),
         "--ecg-init": (ecg_init, ("generator",)),
         "--text-encoder": (text_encoder, ("generator",)),
         "--ef-reader": (ef_reader, ("generator",)),
         "--detail": (detail, ("generator",)),
         "--segmenter": (segmenter, ("generator", "tokenizer")),
-        "--generator": (generator, ("critic",)),
+        "--generator": (generator, ("picture", "critic")),
     }
     for name, (value, owners) in given_to.items():
         if value is not None and stage not in owners:
@@ -116,8 +122,7 @@ def train(
         raise InputError(f"{output.parent}: no such folder; create it first")
     if (output / "checkpoint").exists() and not resume:
         raise InputError(f"{output} already holds a run; add --resume, or choose another folder")
-    seconds = 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS
-    clips = _clips(data, phantom, settings.seed, seconds=seconds, masks=stage == "detail")
+    clips = _clips(stage, data, phantom, settings.seed)
     if stage == "tokenizer":
         task = tokenizer_task(options, init, preset, config, clips, settings, segmenter)
     elif stage == "detail":
@@ -129,6 +134,8 @@ def train(
         task = _ecg_task(preset, config, data, phantom, settings)
     elif stage == "ef":
         task = _ef_task(preset, config, data, phantom, settings)
+    elif stage == "picture":
+        task = _picture_task(config, init, clips, settings, generator, output)
     elif stage == "critic":
         task = _critic_task(config, clips, settings, generator, output)
     else:
@@ -139,11 +146,16 @@ def train(
     print(f"done: {output / 'export'}")
 
 
-def _clips(data: tuple[Path, ...], phantom: int | None, seed: int, *, seconds: float, masks: bool):
+def _clips(stage: str, data: tuple[Path, ...], phantom: int | None, seed: int):
     from echopulse.phantom.series import ClipSeries
     from echopulse.training.phantom_data import PhantomDataset
 
-    return data if phantom is None else PhantomDataset(ClipSeries(seconds=seconds, masks=masks), phantom, seed)
+    if phantom is None:
+        return data
+    if stage == "picture":
+        return PhantomDataset(ClipSeries(seconds=_PICTURES_S, fps=1.0, masks=False), phantom, seed)
+    seconds = 1.0 if stage == "tokenizer" else _PHANTOM_SECONDS
+    return PhantomDataset(ClipSeries(seconds=seconds, masks=stage == "detail"), phantom, seed)
 
 
 def _shape(preset: T, config: Path | None) -> T:
@@ -175,29 +187,45 @@ def _ecgs(data: tuple[Path, ...], phantom: int | None, settings, more_of: tuple[
 
 
 def _critic_task(config: Path | None, data, settings, generator: Path | None, output: Path):
-    from echopulse.models.checkpoints import find_network, load_network
-    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-    from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
     from echopulse.training.critic import CriticTask
 
-    if generator is None:
-        raise InputError("training the critic needs --generator: the run or checkpoint folder of stage two")
-    if config is not None:
-        raise InputError("the critic's shape follows the generator's; leave --config out")
-    folder = find_network(generator, "generator").parent
-    tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
-    network = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-    clips = _cached(output, data, tokenizer, network.config.slots)
+    network, tokenizer, folder = _trained_generator("critic", generator, config)
+    clips = _cached(output, data, tokenizer, 2 * network.config.slots - 1)
     return CriticTask(network, clips, tokenizer, checkpoint=folder, batch=settings.batch, seed=settings.seed)
 
 
-def _cached(output: Path, data, tokenizer, slots: int):
+def _picture_task(config: Path | None, init: str | None, data, settings, generator: Path | None, output: Path):
+    from echopulse.models.video_transformer import CodePredictor, GeneratorConfig
+    from echopulse.training.picture import PictureTask
+
+    network, tokenizer, folder = _trained_generator("picture network", generator, config)
+    begun = None if init is None else _begun(CodePredictor, GeneratorConfig, "picture", init)
+    options = {"checkpoint": folder, "batch": settings.batch, "seed": settings.seed, "network": begun}
+    return PictureTask(network, _cached(output, data, tokenizer, 1), tokenizer, **options)
+
+
+def _trained_generator(stage: str, generator: Path | None, config: Path | None):
+    """A generator that another network is trained beside, its tokenizer, and the folder of both."""
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
+    from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
+
+    if generator is None:
+        raise InputError(f"training the {stage} needs --generator: the run or checkpoint folder of stage two")
+    if config is not None:
+        raise InputError(f"the shape of the {stage} follows the generator's; leave --config out")
+    folder = find_network(generator, "generator").parent
+    tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
+    return load_network(VideoTransformer, GeneratorConfig, folder / "generator"), tokenizer, folder
+
+
+def _cached(output: Path, data, tokenizer, min_frames: int):
     """The clips' tokens, kept beside the run; of several processes the first one makes them."""
     from echopulse.training.engine import main_process_first
     from echopulse.training.token_cache import build_token_cache
 
     with main_process_first():
-        return build_token_cache(output.with_name(f"{output.name}-cache"), data, tokenizer, 2 * slots - 1)
+        return build_token_cache(output.with_name(f"{output.name}-cache"), data, tokenizer, min_frames)
 
 
 def _tokenizer(place: Path | None, stage: str):
@@ -250,7 +278,7 @@ def _generator_task(
         shape = replace(shape, text_width=text.width)
     if shape.factors != network.factors:
         raise InputError(f"the tokenizer's codes have factors {network.factors}; this generator has {shape.factors}")
-    clips = _cached(output, data, network, shape.slots)
+    clips = _cached(output, data, network, 2 * shape.slots - 1)
     options = {"batch": settings.batch, "seed": settings.seed, "ecg": ecg, "text": text}
     return GeneratorTask(begun or shape, clips, network, **options, **beside, decoding=generator_decoding(preset))
 

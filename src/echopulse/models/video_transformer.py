@@ -124,7 +124,7 @@ _MOTION = 6  # numbers that tell a slot's motion
 
 
 class WindowTransformer(nn.Module):
-    """What the generator and its critic share: full attention over a window's codes, cross-attention to the ECG.
+    """What generator, critic and picture network share: full attention over a window's codes, attention to the ECG.
 
     A window holds the clip's first token frame (slot 0, the memory of the anatomy) and `slots − 1` consecutive token
     frames from anywhere in the clip; or slot 0 alone, as long as there is nothing else. Differs from the paper, which
@@ -247,12 +247,55 @@ class WindowTransformer(nn.Module):
         return tokens, rearrange(visible, "b m -> b 1 1 m")
 
 
-class VideoTransformer(WindowTransformer):
+class CodePredictor(WindowTransformer):
+    """Predicts hidden codes from features of an ECG that is encoded already.
+
+    By itself it is the picture network: it draws first pictures, windows of slot 0 alone, beside a generator whose
+    encoder it relies on.
+
+    Args:
+        config: shape.
+        ecg: the ECG encoder, where it belongs to this network.
+    """
+
+    def __init__(self, config: GeneratorConfig, ecg: EcgEncoder | None = None) -> None:
+        super().__init__(config, ecg)
+        self.head = CodeHead(config.width, config.factors, config.joint_width)
+
+    def forward(
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"],
+        conditions: Conditions,
+        truth: Int[Tensor, "b t gh gw"] | None = None,
+    ) -> Float[Tensor, "b t gh gw k"]:
+        """Logits of every code's factors, side by side along the last axis, for training.
+
+        Args:
+            codes: values where known; anything elsewhere.
+            known: which codes may be seen.
+            conditions: the rest of what is known, the ECG encoded.
+            truth: all codes; with a joint head, logits of a factor see the true ones before it.
+        """
+        factors = None if truth is None else split_factors(truth, self.config.factors)
+        return self.head(self.features(codes, known, conditions), factors)
+
+    def predict(
+        self,
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"],
+        conditions: Conditions,
+        places: Bool[Tensor, "b t gh gw"],
+    ) -> FactorLogits:
+        """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
+        return self.head.one_by_one(self.features(codes, known, conditions)[places])
+
+
+class VideoTransformer(CodePredictor):
     """MVTM: predicts hidden codes of a window; holds the ECG encoder too."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config, EcgEncoder(config.ecg))
-        self.head = CodeHead(config.width, config.factors, config.joint_width)
 
     def encode_ecg(self, window: EcgWindow) -> EcgFeatures:
         """The ECG's features; they do not change while one window is decoded."""
@@ -267,28 +310,10 @@ class VideoTransformer(WindowTransformer):
         conditions: Conditions,
         truth: Int[Tensor, "b t gh gw"] | None = None,
     ) -> Float[Tensor, "b t gh gw k"]:
-        """Logits of every code's factors, side by side along the last axis, for training.
-
-        Args:
-            codes: values where known; anything elsewhere.
-            known: which codes may be seen.
-            conditions: the rest of what is known.
-            truth: all codes; with a joint head, logits of a factor see the true ones before it.
-        """
+        """As `CodePredictor.forward`; an ECG window among the conditions is encoded."""
         if isinstance(conditions.ecg, EcgWindow):
             conditions = conditions._replace(ecg=self.encode_ecg(conditions.ecg))
-        factors = None if truth is None else split_factors(truth, self.config.factors)
-        return self.head(self.features(codes, known, conditions), factors)
-
-    def predict(
-        self,
-        codes: Int[Tensor, "b t gh gw"],
-        known: Bool[Tensor, "b t gh gw"],
-        conditions: Conditions,
-        places: Bool[Tensor, "b t gh gw"],
-    ) -> FactorLogits:
-        """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
-        return self.head.one_by_one(self.features(codes, known, conditions)[places])
+        return super().forward(codes, known, conditions, truth)
 
 
 def _by_tensor(function: Callable[..., Tensor], *values: Any) -> Any:

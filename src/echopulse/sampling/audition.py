@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from echopulse.models.segmenter import ChamberSegmenter
-from echopulse.models.video_transformer import VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, VideoTransformer
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import Scene, with_first_pictures
 
@@ -25,6 +25,7 @@ def auditioned(
     generators: Sequence[torch.Generator],
     show: Show,
     segmenter: ChamberSegmenter,
+    picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
     """The scenes with the clearest of `settings.auditions` first pictures, by the segmenter's `doubt`.
 
@@ -35,10 +36,11 @@ def auditioned(
         generators: one a clip.
         show: what a first token frame looks like.
         segmenter: finds the ventricle. It should not be the one that judges the clips later.
+        picture_network: draws them, where the checkpoint has one; else the generator does.
     """
     rows = [row for row in range(len(scenes)) for _ in range(settings.auditions)]
     seeds = [int(torch.randint(2**62, (), generator=generators[row])) for row in rows]
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-    candidates = with_first_pictures(model, scenes, settings, draws)
+    candidates = with_first_pictures(model, scenes, settings, draws, picture_network)
     doubt = segmenter.doubt(show(rows, candidates)).reshape(len(scenes), settings.auditions)
     return [candidates[row * settings.auditions + int(best)] for row, best in enumerate(doubt.argmin(1))]

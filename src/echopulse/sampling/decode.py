@@ -12,7 +12,7 @@ from echopulse.errors import InputError
 from echopulse.models.critic import TokenCritic
 from echopulse.models.published_generator import PublishedGenerator
 from echopulse.models.quantizer import join_factors
-from echopulse.models.video_transformer import Conditions, VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, Conditions
 from echopulse.nn.code_head import FactorLogits
 from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
 
@@ -142,7 +142,7 @@ def asked_for(steps: int | None, guidance: float | None, rehearsals: int | None)
 
 
 def decode_window(
-    model: VideoTransformer | PublishedGenerator,
+    model: CodePredictor | PublishedGenerator,
     codes: Int[Tensor, "b t gh gw"],
     known: Bool[Tensor, "b t gh gw"],
     conditions: Conditions,
@@ -195,7 +195,7 @@ def decode_window(
 
 
 def _logits(
-    model: VideoTransformer | PublishedGenerator,
+    model: CodePredictor | PublishedGenerator,
     codes: Tensor,
     hidden: Tensor,
     conditions: Conditions,

@@ -20,7 +20,7 @@ from echopulse.models.ef_reader import EfReader, EfReaderConfig
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 from echopulse.models.text_encoder import TextEncoder
 from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-from echopulse.models.video_transformer import GeneratorConfig, TextFeatures, VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, GeneratorConfig, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.audition import auditioned
 from echopulse.sampling.decode import DecodeSettings
@@ -61,6 +61,7 @@ class Pipeline:
         ef_reader: reads the ejection fraction where none is asked for; else the generator's encoder does, if it can.
         detail: puts into decoded frames what codes leave out.
         segmenter: judges auditions and rehearsals; without it there are none.
+        picture_network: draws first pictures; without it the generator does.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Pipeline:
         ef_reader: EfReader | None = None,
         detail: DetailNetwork | None = None,
         segmenter: ChamberSegmenter | None = None,
+        picture_network: CodePredictor | None = None,
     ) -> None:
         if tokenizer.factors != generator.config.factors:
             raise InputError(
@@ -93,6 +95,7 @@ class Pipeline:
             detail.config.check_size(*self.size)
         self.detail = None if detail is None else detail.to(dtype).eval()
         self.segmenter = None if segmenter is None else segmenter.to(dtype).eval()
+        self.picture_network = None if picture_network is None else picture_network.to(dtype).eval()
 
     @classmethod
     def load(
@@ -122,7 +125,9 @@ class Pipeline:
             raise InputError(f"checkpoint {folder.name} has no generator; to generate, choose one that has, as compact")
         tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
         generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        critic, reader, detail, segmenter = (folder / n for n in ("critic", "ef_reader", "detail", "segmenter"))
+        critic, reader, detail, segmenter, picture = (
+            folder / name for name in ("critic", "ef_reader", "detail", "segmenter", "picture")
+        )
         return cls(
             tokenizer,
             generator,
@@ -133,6 +138,7 @@ class Pipeline:
             load_network(EfReader, EfReaderConfig, reader) if reader.is_dir() else None,
             load_network(DetailNetwork, DetailConfig, detail) if detail.is_dir() else None,
             load_network(ChamberSegmenter, SegmenterConfig, segmenter) if segmenter.is_dir() else None,
+            load_network(CodePredictor, GeneratorConfig, picture) if picture.is_dir() else None,
         )
 
     @property
@@ -260,7 +266,7 @@ class Pipeline:
         if auditions:
             scenes = self._auditioned(takes, scenes, settings, generators)
         else:
-            scenes = with_first_pictures(self.generator, scenes, settings, generators)
+            scenes = with_first_pictures(self.generator, scenes, settings, generators, self.picture_network)
         if settings.rehearsals:
             scenes, finished = self._rehearsed(takes, scenes, wanted, settings, generators)
             if finished:
@@ -282,7 +288,7 @@ class Pipeline:
             codes = torch.stack([scene.first for scene in candidates if scene.first is not None])
             return next(self._show([takes[row] for row in rows], candidates, iter([codes]), settings))[:, 0]
 
-        return auditioned(self.generator, scenes, settings, generators, show, self.segmenter)
+        return auditioned(self.generator, scenes, settings, generators, show, self.segmenter, self.picture_network)
 
     def _rehearsed(
         self,

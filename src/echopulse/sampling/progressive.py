@@ -17,7 +17,7 @@ from torch import Tensor
 from echopulse.models.critic import TokenCritic
 from echopulse.models.ecg_encoder import EcgFeatures, sample_contraction
 from echopulse.models.ef_reader import EfReader
-from echopulse.models.video_transformer import Conditions, EcgWindow, TextFeatures, VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, Conditions, EcgWindow, TextFeatures, VideoTransformer
 from echopulse.sampling.decode import EF_RANGE, DecodeSettings, decode_window
 from echopulse.signals.track import EcgTrack
 
@@ -139,7 +139,11 @@ def generate_batch(
 
 
 def with_first_pictures(
-    model: VideoTransformer, scenes: Sequence[Scene], settings: DecodeSettings, generators: Sequence[torch.Generator]
+    model: VideoTransformer,
+    scenes: Sequence[Scene],
+    settings: DecodeSettings,
+    generators: Sequence[torch.Generator],
+    picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
     """The scenes with a first token frame, drawn as a window of its own; as they are where none is to be drawn.
 
@@ -148,6 +152,7 @@ def with_first_pictures(
         scenes: what to generate.
         settings: how codes are drawn.
         generators: one a clip, or several: as many scenes are made of each, one after the other.
+        picture_network: draws them, where the checkpoint has one; else the generator does.
     """
     drawing = picture_drawing(scenes, settings)
     if drawing is None:
@@ -157,7 +162,7 @@ def with_first_pictures(
     joined = Conditions.joined([one for one in conditions for _ in range(each)])
     alone = joined._replace(frame_times_s=joined.frame_times_s[:, :1])
     nothing = torch.zeros(len(generators), 1, c.rows, c.columns, dtype=torch.long)
-    pictures = decode_window(model, nothing, nothing.bool(), alone, drawing, generators)
+    pictures = decode_window(picture_network or model, nothing, nothing.bool(), alone, drawing, generators)
     repeated = [scene for scene in scenes for _ in range(each)]
     return [replace(scene, first=picture) for scene, picture in zip(repeated, pictures, strict=True)]
 

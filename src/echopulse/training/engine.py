@@ -3,6 +3,7 @@
 A step's data and randomness follow from (seed, step, rank) alone, so a resumed run repeats an unbroken one to the bit.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -176,8 +177,9 @@ def train(task: Task, settings: TrainSettings, folder: Path, *, resume: bool = F
             if step % settings.log_every == 0 or last:
                 log.write(step, settings.steps, scalars)
             if accelerator.is_main_process and (last or (step + 1) % settings.sample_every == 0):
+                shown = average.module if accelerator.device.type == "cpu" else copy.deepcopy(average.module).cpu()
                 with torch.inference_mode():
-                    task.sample(average.module.eval(), folder / "samples", step + 1)
+                    task.sample(shown.eval(), folder / "samples", step + 1)
             if accelerator.is_main_process and (last or time.monotonic() - saved_at > settings.checkpoint_every_s):
                 _save(checkpoint, settings, step + 1, players, average.module)
                 task.export(average.module, folder / "export")

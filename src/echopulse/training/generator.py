@@ -1,6 +1,7 @@
 """Stage two: the masked generative transformer, on cached codes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,11 +32,12 @@ from echopulse.objectives.masked import masked_code_loss
 from echopulse.objectives.motion import motion_loss
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import OVERLAP, Scene, frame_numbers, generate_codes
+from echopulse.sampling.request import FPS_RANGE
 from echopulse.sampling.schedule import cosine_share
 from echopulse.signals.track import TRACK_RATE_HZ, EcgTrack
 from echopulse.training.data import batch_rng
 from echopulse.training.ecg_devices import add_gain_and_noise, draw_leads, draw_marks
-from echopulse.training.token_cache import PICTURE_STRIDE, CachedClip
+from echopulse.training.token_cache import CachedClip
 
 _PICTURE_STEPS = 2
 """Every how many steps are pictures alone, the first ones of clips: they cost an eighth of windows, and to draw them is
@@ -43,6 +45,9 @@ what a clip from the ECG alone begins with."""
 
 _PICTURES = 2
 """Of them for each window of other steps."""
+
+_RATES_FPS = (12.5, 25.0, 40.0)
+"""Of videos that pictures of sets with fewer frames are the first ones of."""
 
 
 class GeneratorBatch(NamedTuple):
@@ -60,6 +65,10 @@ class GeneratorBatch(NamedTuple):
         """The same batch on a device."""
         codes, seen, known, hidden, contraction, ef = (x.to(device) for x in (*self[:4], self.contraction, self.ef))
         return GeneratorBatch(codes, seen, known, hidden, self.conditions.to(device), contraction, ef)
+
+
+Row = Callable[[np.random.Generator, CachedClip], tuple[np.ndarray, ...]]
+"""Makes one row of a batch from a clip."""
 
 
 class GeneratorTask:
@@ -112,10 +121,7 @@ class GeneratorTask:
             self.model.ecg.load_state_dict(ecg.state_dict())
         if text is not None and text.width != self.model.config.text_width:
             raise InputError(f"texts are {text.width} wide; the generator expects {self.model.config.text_width}")
-        slots = self.model.config.slots
-        self.clips = [clip for clip in clips if clip.codes.shape[0] >= slots]
-        if not self.clips:
-            raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
+        self.clips = self._usable(clips)
         self._tokenizer, self._batch, self._seed = tokenizer, batch, seed
         self._text, self._ecg_mask = text, ecg_mask
         self._beside = {"ef_reader": ef_reader, "detail": detail, "segmenter": segmenter}
@@ -124,12 +130,24 @@ class GeneratorTask:
     def batch(self, step: int, rank: int) -> GeneratorBatch:
         """Windows of random clips with their ECG, conditions and masks."""
         rng = batch_rng(self._seed, step, rank)
-        alone = self._pictures and step % _PICTURE_STEPS == _PICTURE_STEPS - 1
-        count = self._batch * (_PICTURES if alone else 1)
+        if self._pictures and step % _PICTURE_STEPS == _PICTURE_STEPS - 1:
+            return self._collated(rng, self._batch * _PICTURES, self._picture)
+        return self._collated(rng, self._batch, self._window)
+
+    def _usable(self, clips: list[CachedClip]) -> list[CachedClip]:
+        """Clips that are long enough for a window."""
+        slots = self.model.config.slots
+        usable = [clip for clip in clips if clip.codes.shape[0] >= slots]
+        if not usable:
+            raise InputError(f"no clip of {2 * slots - 1} frames or more to train on")
+        return usable
+
+    def _collated(self, rng: np.random.Generator, count: int, make: Row) -> GeneratorBatch:
+        """A batch of rows from random clips."""
         rows, texts = [], []
         for _ in range(count):
             clip = self.clips[rng.integers(len(self.clips))]
-            rows.append(self._picture(rng, clip) if alone else self._window(rng, clip))
+            rows.append(make(rng, clip))
             texts.append(describe((*VIEWS, "unknown")[clip.view], None if math.isnan(clip.ef) else 100 * clip.ef))
         columns = [torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)]
         codes, seen, known, hidden, ecg, marks, present, *told, first, contraction, true_ef = columns
@@ -150,8 +168,10 @@ class GeneratorTask:
         hidden = rng.uniform(size=codes.shape) < cosine_share(rng.uniform())
         if not hidden.any():
             hidden[:] = True
-        numbers = frame_numbers(self.model.config.slots, 1) + number * PICTURE_STRIDE
-        return self._row(rng, clip, codes, codes, hidden, numbers)
+        frame = number * clip.picture_stride
+        fps = clip.fps if clip.fps >= FPS_RANGE[0] else rng.choice(_RATES_FPS)  # of the video that would begin here
+        times = frame / clip.fps + frame_numbers(self.model.config.slots, 1) / fps
+        return self._row(rng, clip, codes, codes, hidden, times, clip.contraction[[[frame, frame]]])
 
     def _window(self, rng: np.random.Generator, clip: CachedClip) -> tuple[np.ndarray, ...]:
         c = self.model.config
@@ -166,7 +186,8 @@ class GeneratorTask:
         hidden = ~given & (rng.uniform(size=codes.shape) < cosine_share(rng.uniform()))
         if not hidden.any():
             hidden = ~given
-        return self._row(rng, clip, codes, seen, hidden, frame_numbers(c.slots, position))
+        numbers = frame_numbers(c.slots, position)
+        return self._row(rng, clip, codes, seen, hidden, numbers / clip.fps, clip.contraction[numbers])
 
     def _row(
         self,
@@ -175,18 +196,21 @@ class GeneratorTask:
         codes: np.ndarray,
         seen: np.ndarray,
         hidden: np.ndarray,
-        numbers: np.ndarray,
+        times: np.ndarray,
+        contraction: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """One row of a batch: the first slots of the window of these frame numbers, and what is told of it."""
+        """One row of a batch: the first slots of the window of these frame times, and what is told of it.
+
+        `times` is (slots, 2) in seconds on the clip's clock, `contraction` the truth at those of the codes.
+        """
         c = self.model.config
-        times = numbers / clip.fps
         middle = float(times[1:].mean())
         ecg, marks, present = self._ecg(rng, clip.track, middle)
         has_ecg = rng.uniform() > 0.12
         knows_ef = rng.uniform() < (0.9 if has_ecg else 0.2)  # generation asks for one or reads it from the whole ECG
         half = c.ecg.window_s / 2
-        gap = (numbers[1, 0] - numbers[0, 0]) / clip.fps
-        numbers, times = numbers[: len(codes)], times[: len(codes)]
+        gap = times[1, 0] - times[0, 0]
+        times = times[: len(codes)]
         return (
             codes,
             seen,
@@ -200,8 +224,8 @@ class GeneratorTask:
             np.array(gap, np.float32),
             np.array(clip.view if rng.uniform() < 0.9 else -1, np.int64),
             np.array(clip.ef if knows_ef else math.nan, np.float32),
-            np.array(clip.contraction[numbers[0, 0]] if rng.uniform() < 0.9 else math.nan, np.float32),
-            np.where(np.abs(times - middle) < half, clip.contraction[numbers], np.nan).astype(np.float32),
+            np.array(contraction[0, 0] if rng.uniform() < 0.9 else math.nan, np.float32),
+            np.where(np.abs(times - middle) < half, contraction, np.nan).astype(np.float32),
             np.array(clip.ef, np.float32),
         )
 

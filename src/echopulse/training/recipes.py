@@ -146,6 +146,19 @@ def critic_recipe(preset: str) -> TrainSettings:
     return _tiny(preset)
 
 
+def picture_recipe(preset: str) -> TrainSettings:
+    """Settings of the picture network's training, after the generator's; `paper` has none, it is ours.
+
+    Raises:
+        InputError: unknown preset, or `paper`.
+    """
+    if preset == "compact":
+        return TrainSettings(
+            steps=4800, batch=64, learning_rate=6e-4, warmup=100, ema_decay=0.998, sample_every=500, log_every=25
+        )
+    return _tiny(preset)
+
+
 def ef_recipe(preset: str) -> TrainSettings:
     """Settings of the reader of ejection fraction, which is ours and not the paper's.
 

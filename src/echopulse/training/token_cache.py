@@ -19,16 +19,16 @@ from echopulse.models.checkpoints import write_tensors
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.nn.precision import fast_dtype
 from echopulse.phantom import PHANTOM_VERSION
+from echopulse.sampling.request import FPS_RANGE
 from echopulse.signals import EcgSignal
 from echopulse.signals.track import EcgTrack
 from echopulse.training.data import ClipPool
 from echopulse.training.phantom_data import PhantomDataset
 
 MAX_FRAMES_AT_ONCE = 151
-PICTURE_STRIDE = 6
-"""Every how many frames of a clip are also coded alone."""
+_PICTURE_STRIDE = 6
 
-_LAYOUT = 3  # of the cache's files
+_LAYOUT = 4  # of the cache's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class CachedClip:
 
     Attributes:
         codes: int32 (token frames, rows, columns); the whole clip encoded in one stream.
-        pictures: int32 (n, rows, columns); frames 0, `PICTURE_STRIDE`, ... as clips of one frame: the first pictures of
+        pictures: int32 (n, rows, columns); frames 0, `picture_stride`, ... as clips of one frame: the first pictures of
             clips that would begin there.
         track: its ECG.
         fps: frames per second.
@@ -54,6 +54,16 @@ class CachedClip:
     view: int
     ef: float
     contraction: np.ndarray
+
+    @property
+    def picture_stride(self) -> int:
+        """Every how many frames are also coded alone."""
+        return picture_stride(self.fps)
+
+
+def picture_stride(fps: float) -> int:
+    """Every how many frames of a clip are coded alone: all of those that are too few to be a video."""
+    return 1 if fps < FPS_RANGE[0] else _PICTURE_STRIDE
 
 
 def build_token_cache(
@@ -132,7 +142,7 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
         with torch.inference_mode():
             tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int()
-            pictures = video[0, ::PICTURE_STRIDE, None]
+            pictures = video[0, :: picture_stride(fps), None]
             tensors[f"{number}.pictures"] = tokenizer.encode(pictures)[:, 0].int()
         track = EcgTrack.from_signal(ecg)
         tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
