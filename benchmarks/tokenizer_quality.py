@@ -1,7 +1,8 @@
-"""What a tokenizer keeps of held-out clips, beside H.264 at the same number of bits.
+"""What a tokenizer keeps of held-out clips, beside H.264 (or H.265, AV1) at the same number of bits.
 
     echopulse simulate -o held-out --num 100 --seed 1000000 --no-masks
     python benchmarks/tokenizer_quality.py base held-out [--detail] [--continuous RUN] [--picture OUT.png]
+        [--codecs h264 h264-slow h265 av1]
 
 Clips are cut to their first `--frames` frames. `--continuous` names the same network trained without rounding for as
 many steps (`echopulse train tokenizer --continuous-steps N`, N the number of steps); it is measured without rounding.
@@ -10,7 +11,7 @@ Means are over clips; the last line is JSON.
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,22 +204,58 @@ def motion_summary(parts: Iterable[dict[str, np.ndarray]]) -> dict[str, Any]:
     }
 
 
-# H.264 ------------------------------------------------------------------------------------------------------
+# video codecs -----------------------------------------------------------------------------------------------
 
 
-def h264(frames: np.ndarray, bits: float, preset: str) -> tuple[np.ndarray, float]:
-    """x264 at the largest size that the bits allow, by bisection over its constant rate factor.
+def _h264_bytes(packet: bytes) -> int:
+    """Bytes of coded pictures among the units of a packet, which three bytes 0 0 1 set apart."""
+    return sum(len(unit) for unit in packet.split(b"\0\0\1")[1:] if unit and unit[0] & 31 in (1, 5))
 
-    Grey, one key frame, and only the slices are counted: neither x264's note about itself nor the stream's headers.
+
+def _h265_bytes(packet: bytes) -> int:
+    return sum(len(unit) for unit in packet.split(b"\0\0\1")[1:] if unit and unit[0] >> 1 & 63 < 32)
+
+
+class Codec(NamedTuple):
+    """A codec by PyAV: encoder and decoder, its options, the coarsest rate factor, and which bytes count.
+
+    Neither an encoder's note about itself nor the stream's headers count, where they can be told apart.
+    """
+
+    encoder: str
+    decoder: str
+    options: dict[str, str]
+    coarsest: int = 51
+    count: Callable[[bytes], int] = len
+    pixels: str = "gray"
+
+
+_X265 = "keyint=1000:log-level=none:pools=none:frame-threads=1"
+CODECS = {
+    "h264": Codec("libx264", "h264", {"preset": "medium", "g": "1000", "threads": "1"}, count=_h264_bytes),
+    "h264-slow": Codec(
+        "libx264", "h264", {"preset": "veryslow", "tune": "psnr", "g": "1000", "threads": "1"}, count=_h264_bytes
+    ),
+    "h265": Codec("libx265", "hevc", {"preset": "veryslow", "tune": "psnr", "x265-params": _X265}, count=_h265_bytes),
+    "av1": Codec(
+        "libsvtav1", "libdav1d", {"preset": "3", "svtav1-params": "tune=1:keyint=1000:lp=1"}, 63, pixels="yuv420p"
+    ),
+}
+
+
+def compressed(frames: np.ndarray, bits: float, codec: Codec) -> tuple[np.ndarray, float]:
+    """A clip by a codec at the largest size that the bits allow, by bisection over its constant rate factor.
+
+    Grey, one key frame.
 
     Returns:
-        The decoded clip and its bits; those at the coarsest setting (51) where even they are too many.
+        The decoded clip and its bits; those at the coarsest setting where even they are too many.
     """
-    low, high = 0.0, 51.0
-    best = _encode(frames, high, preset)
+    low, high = 0.0, float(codec.coarsest)
+    best = _encode(frames, high, codec)
     for _ in range(9):
         middle = (low + high) / 2
-        trial = _encode(frames, middle, preset)
+        trial = _encode(frames, middle, codec)
         if trial[1] <= bits:
             high, best = middle, trial
         else:
@@ -226,26 +263,24 @@ def h264(frames: np.ndarray, bits: float, preset: str) -> tuple[np.ndarray, floa
     return best
 
 
-def _encode(frames: np.ndarray, crf: float, preset: str) -> tuple[np.ndarray, float]:
-    encoder: Any = av.CodecContext.create("libx264", "w")
+def _encode(frames: np.ndarray, crf: float, codec: Codec) -> tuple[np.ndarray, float]:
+    encoder: Any = av.CodecContext.create(codec.encoder, "w")
     encoder.height, encoder.width = frames.shape[1:]
-    encoder.pix_fmt, encoder.time_base, encoder.framerate = "gray", Fraction(1, 25), Fraction(25)
-    encoder.options = {"crf": f"{crf:.4f}", "preset": preset, "g": "1000", "threads": "1"}
-    decoder: Any = av.CodecContext.create("h264", "r")
+    encoder.pix_fmt, encoder.time_base, encoder.framerate = codec.pixels, Fraction(1, 25), Fraction(25)
+    factor = f"{crf:.0f}" if codec.encoder == "libsvtav1" else f"{crf:.4f}"  # which takes whole numbers alone
+    encoder.options = codec.options | {"crf": factor}
+    decoder: Any = av.CodecContext.create(codec.decoder, "r")
     packets = []
     for i, picture in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(picture, format="gray")
+        if codec.pixels != "gray":
+            frame = frame.reformat(format=codec.pixels, src_color_range="JPEG", dst_color_range="JPEG")
         frame.pts = i
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    bits = 8 * sum(_slice_bytes(bytes(packet)) for packet in packets)
+    bits = 8 * sum(codec.count(bytes(packet)) for packet in packets)
     decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    return np.stack([frame.to_ndarray(format="gray") for frame in decoded]), bits
-
-
-def _slice_bytes(packet: bytes) -> int:
-    """Bytes of coded pictures among the units of a packet, which three bytes 0 0 1 set apart."""
-    return sum(len(unit) for unit in packet.split(b"\0\0\1")[1:] if unit and unit[0] & 31 in (1, 5))
+    return np.stack([frame.to_ndarray()[: frames.shape[1]] for frame in decoded]), bits  # luma lies on top of chroma
 
 
 # ejection fraction --------------------------------------------------------------------------------------------
@@ -319,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--continuous", help="the same network, trained without rounding")
     parser.add_argument("--clips", type=int, help="at most so many")
     parser.add_argument("--frames", type=int, default=75)
-    parser.add_argument("--x264-preset", default="medium")
+    parser.add_argument("--codecs", nargs="+", choices=tuple(CODECS), default=["h264"], help="at the same bits")
     parser.add_argument("--detail", action="store_true", help="also with the checkpoint's detail network")
     parser.add_argument("--picture", type=Path, help="file for original | reconstruction | difference")
     options = parser.parse_args(arguments)
@@ -330,9 +365,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result, made = measure(tokenizer, clips)
         if options.picture is not None:
             save_picture(options.picture, originals, made)
-        packed, sizes = zip(*(h264(x, result["bits_per_clip"], options.x264_preset) for x in originals), strict=True)
-        result |= {"h264_psnr": pixels(originals, packed)["psnr"], "h264_bits_per_clip": float(np.mean(sizes))}
-        result["gain_over_h264_db"] = result["psnr"] - result["h264_psnr"]
+        for name in options.codecs:
+            packed = [compressed(x, result["bits_per_clip"], CODECS[name]) for x in originals]
+            psnr, size = pixels(originals, [x for x, _ in packed])["psnr"], float(np.mean([bits for _, bits in packed]))
+            result |= {f"{name}_psnr": psnr, f"{name}_bits_per_clip": size}
+            result[f"gain_over_{name}_db"] = result["psnr"] - psnr
         if options.continuous is not None:
             free = VideoTokenizer.from_pretrained(options.continuous).to(fast_dtype())
             unrounded = [round_trip(free, x, quantize=False)[0] for x in originals]

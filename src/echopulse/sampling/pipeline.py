@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,21 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from echopulse.axes import NOT_FOR_DIAGNOSIS, VIEWS
+from echopulse.axes import VIEWS
 from echopulse.config import load_json
 from echopulse.errors import InputError
-from echopulse.models.checkpoints import load_network, locate_checkpoint
+from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.critic import TokenCritic
-from echopulse.models.detail import DetailConfig, DetailNetwork
-from echopulse.models.ef_reader import EfReader, EfReaderConfig
-from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+from echopulse.models.detail import DetailNetwork
+from echopulse.models.ef_reader import EfReader
+from echopulse.models.segmenter import ChamberSegmenter
 from echopulse.models.text_encoder import TextEncoder
-from echopulse.models.tokenizer import TokenizerConfig, VideoTokenizer
-from echopulse.models.video_transformer import CodePredictor, GeneratorConfig, TextFeatures, VideoTransformer
+from echopulse.models.tokenizer import VideoTokenizer
+from echopulse.models.video_transformer import CodePredictor, TextFeatures, VideoTransformer
 from echopulse.nn.precision import fast_dtype
 from echopulse.sampling.audition import auditioned
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.detail import DetailStream
+from echopulse.sampling.networks import load_networks
 from echopulse.sampling.progressive import (
     OVERLAP,
     Scene,
@@ -34,6 +35,7 @@ from echopulse.sampling.progressive import (
     read_ef,
     with_first_pictures,
 )
+from echopulse.sampling.provenance import about_take
 from echopulse.sampling.rehearsal import rehearsed
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.sampling.stopwatch import Stopwatch
@@ -95,6 +97,8 @@ class Pipeline:
             detail.config.check_size(*self.size)
         self.detail = None if detail is None else detail.to(dtype).eval()
         self.segmenter = None if segmenter is None else segmenter.to(dtype).eval()
+        if picture_network is not None and picture_network.config != generator.config:
+            raise InputError("the picture network of this checkpoint belongs to a generator of another shape")
         self.picture_network = None if picture_network is None else picture_network.to(dtype).eval()
 
     @classmethod
@@ -121,25 +125,8 @@ class Pipeline:
             from echopulse.sampling.published import PublishedPipeline
 
             return PublishedPipeline.from_folder(folder, info)
-        if not (folder / "generator").is_dir():
-            raise InputError(f"checkpoint {folder.name} has no generator; to generate, choose one that has, as compact")
-        tokenizer = load_network(VideoTokenizer, TokenizerConfig, folder / "tokenizer")
-        generator = load_network(VideoTransformer, GeneratorConfig, folder / "generator")
-        critic, reader, detail, segmenter, picture = (
-            folder / name for name in ("critic", "ef_reader", "detail", "segmenter", "picture")
-        )
-        return cls(
-            tokenizer,
-            generator,
-            info,
-            fast_dtype(),
-            TextEncoder(text_encoder) if text_encoder else None,
-            load_network(TokenCritic, GeneratorConfig, critic) if critic.is_dir() else None,
-            load_network(EfReader, EfReaderConfig, reader) if reader.is_dir() else None,
-            load_network(DetailNetwork, DetailConfig, detail) if detail.is_dir() else None,
-            load_network(ChamberSegmenter, SegmenterConfig, segmenter) if segmenter.is_dir() else None,
-            load_network(CodePredictor, GeneratorConfig, picture) if picture.is_dir() else None,
-        )
+        encoder = TextEncoder(text_encoder) if text_encoder else None
+        return cls(**load_networks(folder), info=info, dtype=fast_dtype(), text_encoder=encoder)
 
     @property
     def default_settings(self) -> DecodeSettings:
@@ -346,7 +333,7 @@ class Pipeline:
         end, half = start + request.num_frames / request.fps, self.generator.config.ecg.window_s / 2
         first, past, length = None if take.image is None else self._encode(take.image[None])[:1], None, 0
         if previous is not None:
-            self._check_previous(previous, take)
+            take.check_previous()
             frames = _odd(previous.frames)
             length, start = len(frames) // 2 + 1, start - len(frames) / request.fps
             count = 2 * (self.tokenizer.reach + OVERLAP)  # with these, codes and new pictures are as of the whole clip
@@ -387,17 +374,6 @@ class Pipeline:
         decoded = self.tokenizer.decode(codes)[:, 0].mean(1, keepdim=True)
         return DetailStream(self.detail, seeds, (true[:, None], decoded), settings.detail)
 
-    def _check_previous(self, previous: EchoClip, take: Take) -> None:
-        if previous.num_frames < 2 * OVERLAP + 2:
-            raise InputError(f"clip to go on from has {previous.num_frames} frames; expected {2 * OVERLAP + 2} or more")
-        if abs(previous.fps - take.request.fps) > 1e-6:
-            raise InputError(f"clip to go on from has {previous.fps:g} frames/s; {take.request.fps:g} were asked for")
-        if abs(take.start_s - previous.start_s - previous.duration_s) > 0.5 / previous.fps:
-            raise InputError(
-                f"start is {take.start_s:g} s; the clip to go on from ends at "
-                f"{previous.start_s + previous.duration_s:g} s: leave the start out"
-            )
-
     def _text(self, text: str | None) -> TextFeatures | None:
         if text is None:
             return None
@@ -418,29 +394,8 @@ class Pipeline:
         return self.tokenizer.encode(pixels, continuation=len(frames) % 2 == 0)[0]
 
     def _provenance(self, take: Take, track: EcgTrack | None, settings: DecodeSettings) -> dict[str, Any]:
-        from echopulse import __version__
-
-        request, ecg, start = take.request, take.ecg, take.start_s
-        end = start + request.num_frames / request.fps
-        about_ecg = {}
-        if ecg is not None and track is not None:
-            about_ecg = {
-                "ecg_source": Path(ecg.source).name,
-                "ecg_sha256": ecg.sha256(),
-                "ecg_repeated": start < ecg.start_s or end > ecg.end_s,
-                "r_times_s": [round(float(r), 4) for r in track.extended(start, end).r_times_s if start <= r < end],
-            }
-        return {
-            "statement": NOT_FOR_DIAGNOSIS,
-            "echopulse": __version__,
-            "model": self.info.get("name", "unnamed"),
-            "condition": take.condition,
-            **about_ecg,
-            "precision": str(self.dtype).removeprefix("torch."),
-            **asdict(request),
-            "start_s": start,
-            **asdict(settings),
-        }
+        about = {"model": self.info.get("name", "unnamed"), "precision": str(self.dtype).removeprefix("torch.")}
+        return about_take(take, track, settings) | about
 
 
 def _odd(frames: np.ndarray) -> np.ndarray:

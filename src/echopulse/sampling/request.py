@@ -7,6 +7,7 @@ import numpy as np
 
 from echopulse.axes import VIEWS
 from echopulse.errors import InputError
+from echopulse.sampling.progressive import OVERLAP
 from echopulse.signals import EcgSignal, EchoClip
 
 MAX_SECONDS = 3600.0
@@ -90,3 +91,22 @@ class Take:
         """What the clip is generated from, such as `ecg+image`."""
         named = {"ecg": self.ecg, "image": self.image, "clip": self.previous, "text": self.request.text}
         return "+".join(name for name, value in named.items() if value is not None) or "nothing"
+
+    def check_previous(self) -> None:
+        """Says what is wrong with the clip to go on from, if anything.
+
+        Raises:
+            InputError: it is too short, of another frame rate, or does not end where this clip starts.
+        """
+        previous = self.previous
+        if previous is None:
+            return
+        if previous.num_frames < 2 * OVERLAP + 2:
+            raise InputError(f"clip to go on from has {previous.num_frames} frames; expected {2 * OVERLAP + 2} or more")
+        if abs(previous.fps - self.request.fps) > 1e-6:
+            raise InputError(f"clip to go on from has {previous.fps:g} frames/s; {self.request.fps:g} were asked for")
+        if abs(self.start_s - previous.start_s - previous.duration_s) > 0.5 / previous.fps:
+            raise InputError(
+                f"start is {self.start_s:g} s; the clip to go on from ends at "
+                f"{previous.start_s + previous.duration_s:g} s: leave the start out"
+            )

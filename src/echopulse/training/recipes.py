@@ -107,7 +107,7 @@ def generator_decoding(preset: str) -> DecodeSettings:
         picture_temperature=1.0,
         ef_contrast=1.45,
         rehearsals=3,
-        auditions=4,
+        auditions=2,
     )
     if preset == "paper":
         return replace(shared, steps=18, guidance=3.0, temperature=0.9, final_temperature=0.0)
