@@ -1,10 +1,13 @@
 """How clear are first pictures drawn from an ECG alone, and what do auditions change?
 
-    python benchmarks/first_pictures.py SET [--checkpoint compact] [--patients 40] [--draws 8] [--picture PICTURE.png]
+    python benchmarks/first_pictures.py SET [--reference SET] [--checkpoint compact] [--patients 40] [--draws 4]
+                                        [--picture PICTURE.png]
 
-For every patient of a prepared set single pictures are drawn, and the best of the first n is taken by the checkpoint's
-own segmenter. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the Fréchet
-distance of our features to the true first pictures of all patients of the set. The last line is JSON.
+For every patient of a prepared set of one view single pictures are drawn, and the best of the first n is taken by the
+checkpoint's own segmenter. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the
+Fréchet distance of our features to the first pictures of all patients of that view in the reference set, or else in the
+set itself. The true pictures of these patients stand beside, as they are and coded with speckle drawn. Distances shrink
+with the number of pictures. The last line is JSON.
 """
 
 import argparse
@@ -15,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from echopulse.cli.reconstruct import round_trip
 from echopulse.evaluation.features import load_extractors
 from echopulse.evaluation.frechet import frechet_distance
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.io.sets import PreparedSet
 from echopulse.models.checkpoints import load_network
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 
@@ -39,13 +44,28 @@ def drawn_pictures(pipeline: Pipeline, clips: PreparedSet, patients: int, draws:
     return np.array(rows)
 
 
+def coded_pictures(pipeline: Pipeline, pictures: np.ndarray) -> np.ndarray:
+    """Pictures through the tokenizer and back, with speckle drawn where the checkpoint can."""
+    rows = []
+    for seed, picture in enumerate(pictures):
+        detail = None if pipeline.detail is None else DetailStream(pipeline.detail, [seed])
+        rows.append(round_trip(pipeline.tokenizer, picture[None], detail)[0].round().astype(np.uint8)[0])
+    return np.array(rows)
+
+
+def first_pictures(clips: PreparedSet, view: str) -> np.ndarray:
+    """First pictures of the clips of a view."""
+    return np.array([clips.frames(i)[0] for i in range(len(clips)) if clips.line(i)["view"] == view])
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", type=Path)
     parser.add_argument("--checkpoint", default="compact")
+    parser.add_argument("--reference", type=Path)
     parser.add_argument("--patients", type=int, default=40)
-    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     pipeline, clips = Pipeline.load(options.checkpoint), PreparedSet(options.set)
@@ -54,15 +74,17 @@ def main() -> None:
         parser.error(f"checkpoint {options.checkpoint} has no segmenter")
     patients = min(options.patients, len(clips))
     drawn = drawn_pictures(pipeline, clips, patients, options.draws)
-    true = np.array([clips.frames(i)[0] for i in range(len(clips))])
+    true, view = np.array([clips.frames(i)[0] for i in range(patients)]), clips.line(0)["view"]
+    reference = first_pictures(clips if options.reference is None else PreparedSet(options.reference), view)
     echo = next(one for one in load_extractors(("echo",))[0] if one.kind == "image")
 
     def features(pictures: np.ndarray) -> np.ndarray:
         return np.concatenate([echo(picture[None], FPS) for picture in pictures])
 
     doubt = own.doubt(drawn.reshape(-1, *drawn.shape[2:])).reshape(drawn.shape[:2])
-    truth = features(true)
-    arms = {"true": true[:patients]}
+    truth = features(reference)
+    arms = {"true": true, "true, coded": coded_pictures(pipeline, true)}
+    arms["all draws"] = drawn.reshape(-1, *drawn.shape[2:])
     for count in sorted({1, 2, 4, options.draws}):
         arms[f"best of {count}"] = drawn[np.arange(patients), doubt[:, :count].argmin(1)]
     table = {}
@@ -70,10 +92,12 @@ def main() -> None:
         by_own, by_judge = (float(np.mean(network.doubt(pictures))) for network in (own, judge))
         distance = frechet_distance(features(pictures), truth)
         table[name] = {"doubt": by_own, "doubt_of_judge": by_judge, echo.metric: distance}
-        print(f"{name:<12} doubt {by_own:.2f}, of the judge {by_judge:.2f}   {echo.metric} {distance:.3f}")
+        doubts = f"doubt {by_own:.2f}, of the judge {by_judge:.2f}"
+        print(f"{name:<12} {len(pictures):>5} pictures, {doubts}   {echo.metric} {distance:.3f}")
     if options.picture is not None:
-        worst = drawn[np.arange(patients), doubt[:, :4].argmax(1)]
-        rows = [pictures[:COLUMNS] for pictures in (worst, arms["best of 4"], arms["true"])]
+        heard = doubt[:, : pipeline.default_settings.auditions]
+        ends = (drawn[np.arange(patients), chosen] for chosen in (heard.argmax(1), heard.argmin(1)))
+        rows = [pictures[:COLUMNS] for pictures in (*ends, true)]
         Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(options.picture)
     print(json.dumps({"patients": patients, "draws": options.draws} | table))
 

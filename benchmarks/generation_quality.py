@@ -2,6 +2,7 @@
 
     python benchmarks/generation_quality.py DIR [--checkpoint compact] [--patients 200] [--knob 50] [--long 50]
                                             [--real ECG_FOLDER] [--part main controls knob long real]
+                                            [--arms ecg+image ecg] [--views a4c a2c]
                                             [--montage PICTURE.png]
 
 Patients have seeds from 1,000,000 on (A4C) and from 2,000,000 on (A2C), never trained on; the views are measured apart.
@@ -46,6 +47,7 @@ from echopulse.signals.ventricle import find_beats, lv_curve
 FIRST_SEED = {"a4c": 1_000_000, "a2c": 2_000_000}
 OTHERS = 5000
 """Seeds between the patients that are compared and true ones who have nothing to do with them."""
+ARMS = ("ecg+image", "ecg")
 CONTROLS = ("shuffled-ecg", "null-ecg", "image")
 KNOB = (20.0, 35.0, 50.0, 65.0)
 SHIFTS_S = (-0.2, 0.2)
@@ -91,25 +93,26 @@ class Run:
 # held-out patients ------------------------------------------------------------------------------------------
 
 
-def main_part(run: Run, view: str, num: int) -> dict[str, Any]:
+def main_part(run: Run, view: str, num: int, arms: Sequence[str]) -> dict[str, Any]:
     """ECG and image, ECG alone, the tokenizer's own reconstruction, and other true patients (Fréchet distances)."""
     true = run.true(view, num)
-    both = run.made(true, "ecg+image")
-    first = run.evaluated(f"{view}-ecg+image", true, both)
-    alone = run.evaluated(f"{view}-ecg", true, run.made(true, "ecg"))
+    made = {arm: run.made(true, arm) for arm in arms}
+    found = {arm: run.evaluated(f"{view}-{arm}", true, folder) for arm, folder in made.items()}
     coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
     others = run.evaluated(f"{view}-others", true, run.true(view, num, "others", OTHERS), networks=("echo",))
-    m = first.metrics
-    result = {"ecg+image": headline(m), "ecg": headline(alone.metrics), "floor": _timing(m["synchrony_reference"])}
-    result["ecg"]["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
-    result["frozen_ssim"] = m["pixel"]["frozen"]["ssim"]
+    m = found[arms[0]].metrics
+    result: dict[str, Any] = {arm: headline(one.metrics) for arm, one in found.items()}
+    result |= {"floor": _timing(m["synchrony_reference"]), "frozen_ssim": m["pixel"]["frozen"]["ssim"]}
+    result["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
     result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
     for kind in ("frechet_image", "frechet_video"):
-        arms = {"ecg+image": first, "ecg": alone, "reconstruction": coded, "others": others}
-        result[kind] = {name: (value := arm.metrics[kind]) and value["value"] for name, arm in arms.items()}
+        compared = found | {"reconstruction": coded, "others": others}
+        result[kind] = {name: (value := one.metrics[kind]) and value["value"] for name, one in compared.items()}
         result[kind]["floor"] = m[kind] and m[kind]["floor"]
     patch = load_json(run.checkpoint / "tokenizer" / "config.json")["patch"]
-    return result | _looks(PreparedSet(true), PreparedSet(both), patch)
+    for arm, folder in made.items():
+        result[arm] |= _looks(PreparedSet(true), PreparedSet(folder), patch)
+    return result
 
 
 def control_part(run: Run, view: str, num: int) -> dict[str, Any]:
@@ -346,34 +349,38 @@ def _rates(ed_times_s: tuple[float, ...] | None, r_times_s: np.ndarray, clip: Ec
 
 def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
     """Rows of name, value, target in words, and whether it is met (None: cannot be told)."""
-    both, alone = main["ecg+image"], main["ecg"]
     rows: list[tuple[str, Any, str, Any]] = []
 
     def row(name: str, value: Any, limit: Any, at_least: bool = False) -> None:
         met = None if value is None or limit is None else bool(value >= limit if at_least else value <= limit)
         rows.append((f"{view} {name}", value, "" if limit is None else f"{'≥' if at_least else '≤'} {limit:.4g}", met))
 
-    for name, limit in (("ef_mae", 2.51), ("ef_rmse", 2.86)):
-        row(f"ECG+image {name}", both[name], limit)
-    row("ECG+image ef_r2", both["ef_r2"], 0.93, at_least=True)
-    row("EF spread", both["ef_spread"], None)
-    row("ECG+image ssim", both["ssim"], 0.67, at_least=True)
-    row("ECG+image ssim, against the frozen frame", both["ssim"], main["frozen_ssim"], at_least=True)
-    for arm, values in (("ECG+image", both), ("ECG", alone)):
+    if "ecg+image" in main:
+        both = main["ecg+image"]
+        for name, limit in (("ef_mae", 2.51), ("ef_rmse", 2.86)):
+            row(f"ecg+image {name}", both[name], limit)
+        row("ecg+image ef_r2", both["ef_r2"], 0.93, at_least=True)
+        row("ecg+image ssim", both["ssim"], 0.67, at_least=True)
+        row("ecg+image ssim, against the frozen frame", both["ssim"], main["frozen_ssim"], at_least=True)
+    if "ecg" in main:
+        row("ecg ef_mae", main["ecg"]["ef_mae"], main["irreducible_mae"] + 1.5)
+        row("ecg ef_rmse", main["ecg"]["ef_rmse"], None)
+    for arm in (arm for arm in ARMS if arm in main):
+        values = main[arm]
+        row(f"{arm} EF spread", values["ef_spread"], None)
         row(f"{arm} ED - R, ms", values["ed_ms"], 40)
         row(f"{arm} ES - T end, ms", values["es_ms"], 60)
         row(f"{arm} beats matched", values["matched"], 0.97, at_least=True)
         row(f"{arm} clips rejected by the segmenter", values["rejected"], None)
-    row("ECG ef_mae", alone["ef_mae"], alone["irreducible_mae"] + 1.5)
-    for kind in ("frechet_image", "frechet_video"):
-        coded = main[kind]["reconstruction"]
-        for arm in ("ecg+image", "ecg"):
+        row(f"{arm} spectrum, lowest band ratio", min(values["spectrum"]), 0.7, at_least=True)
+        row(f"{arm} spectrum, highest band ratio", max(values["spectrum"]), 1.4)
+        row(f"{arm} flicker of the muscle, generated / true", values["flicker"], 1.0)
+        row(f"{arm} steps at token borders, generated / true", values["seams"], None)
+        for kind in ("frechet_image", "frechet_video"):
+            coded = main[kind]["reconstruction"]
             row(f"{arm} {kind}", main[kind][arm], None if coded is None else 2 * coded)
+    for kind in ("frechet_image", "frechet_video"):
         row(f"other true patients, {kind}", main[kind]["others"], None)
-    row("spectrum, lowest band ratio", min(main["spectrum"]), 0.7, at_least=True)
-    row("spectrum, highest band ratio", max(main["spectrum"]), 1.4)
-    row("flicker of the muscle, generated / true", main["flicker"], 1.0)
-    row("steps at token borders, generated / true", main["seams"], None)
     return rows
 
 
@@ -411,6 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--real", type=Path)
     parser.add_argument("--montage", type=Path)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS[:-1]))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="of the main part")
     parser.add_argument("--views", nargs="+", choices=tuple(FIRST_SEED), default=list(FIRST_SEED))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
@@ -422,7 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for view in options.views:
         report[view] = {}
         if "main" in options.part:
-            report[view]["main"] = main_part(run, view, options.patients)
+            report[view]["main"] = main_part(run, view, options.patients, options.arms)
             rows += targets(view, report[view]["main"])
         report[view]["controls"] = control_part(run, view, options.patients) if "controls" in options.part else {}
         report[view]["knob"] = knob_part(run, view, options.knob) if "knob" in options.part else {}
