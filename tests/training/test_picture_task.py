@@ -83,6 +83,8 @@ def test_it_starts_as_the_generator_draws_and_has_no_encoder(task: PictureTask) 
 def test_a_network_of_another_shape_is_refused(task: PictureTask) -> None:
     deeper = begun_from(VideoTransformer(replace(task.generator.config, depth=4)))
     with pytest.raises(InputError, match="another shape"):
+        Pipeline(task._tokenizer, task.generator, {}, torch.float32, picture_network=deeper)
+    with pytest.raises(InputError, match="another shape"):
         PictureTask(task.generator, task.clips, task._tokenizer, checkpoint=task._checkpoint, batch=1, network=deeper)
 
 

@@ -26,9 +26,9 @@ _FPS = 25.0
 class PictureTask(GeneratorTask):
     """Predict the hidden codes of pictures alone.
 
-    One generator for pictures and motion learns anatomy from the few patients whose videos it sees. A picture costs an
-    eighth of a window and a phantom's picture an eightieth of its video, so a network that draws nothing else sees ten
-    times as many patients in the same time, and the generator stays as it is.
+    A generator learns anatomy from the few patients whose videos it trains on. A picture costs an eighth of a window to
+    train on and a small part of a video to render, so a network that draws nothing else sees several times as many
+    patients in the same time, and the generator stays as it is.
 
     Args:
         generator: trained; its encoder reads the ECG, and it stays as it is.
