@@ -45,6 +45,14 @@ def clips(
 
 
 @pytest.fixture
+def checkpoint(clips: list[CachedClip], frozen_tokenizer: VideoTokenizer, tmp_path: Path) -> Path:
+    """A generator's checkpoint folder, untrained."""
+    task = GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=2)
+    task.export(task.model, tmp_path / "run" / "export")
+    return tmp_path / "run" / "export"
+
+
+@pytest.fixture
 def make_task(
     prepared: Path, clips: list[CachedClip], frozen_tokenizer: VideoTokenizer
 ) -> Callable[[str], TokenizerTask | GeneratorTask]:

@@ -14,15 +14,7 @@ from echopulse.models.video_transformer import GeneratorConfig, VideoTransformer
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.training.critic import CriticTask
 from echopulse.training.engine import TrainSettings, train
-from echopulse.training.generator import GeneratorTask
 from echopulse.training.token_cache import CachedClip
-
-
-@pytest.fixture
-def checkpoint(clips: list[CachedClip], frozen_tokenizer: VideoTokenizer, tmp_path: Path) -> Path:
-    task = GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=2)
-    task.export(task.model, tmp_path / "run" / "export")
-    return tmp_path / "run" / "export"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import load_network
-from echopulse.models.presets import generator_config
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import CodePredictor, GeneratorConfig, VideoTransformer
 from echopulse.phantom.series import ClipSeries
@@ -17,17 +16,9 @@ from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 from echopulse.training.engine import TrainSettings, train
-from echopulse.training.generator import GeneratorTask
 from echopulse.training.phantom_data import PhantomDataset
 from echopulse.training.picture import PictureTask, begun_from
 from echopulse.training.token_cache import CachedClip, build_token_cache
-
-
-@pytest.fixture
-def checkpoint(clips: list[CachedClip], frozen_tokenizer: VideoTokenizer, tmp_path: Path) -> Path:
-    task = GeneratorTask(generator_config("tiny"), clips, frozen_tokenizer, batch=2)
-    task.export(task.model, tmp_path / "run" / "export")
-    return tmp_path / "run" / "export"
 
 
 @pytest.fixture
