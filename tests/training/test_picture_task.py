@@ -41,8 +41,8 @@ def task(
 
 
 def test_every_frame_of_a_set_without_videos_is_a_picture(album: list[CachedClip], clips: list[CachedClip]) -> None:
-    assert [(clip.picture_stride, len(clip.pictures)) for clip in album] == [(1, 3)] * 3
-    assert all(clip.picture_stride == 6 for clip in clips)
+    assert [(clip.picture_stride, len(clip.pictures), len(clip.codes)) for clip in album] == [(1, 3, 0)] * 3
+    assert all(clip.picture_stride == 6 and len(clip.codes) for clip in clips)
 
 
 def test_batches_are_pictures_of_videos_that_would_begin_there(task: PictureTask) -> None:

@@ -1,6 +1,5 @@
 """The token critic: tells the frozen generator's draws from real codes (paper eq. 9–10; Lezama 2022)."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,31 +7,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from echopulse.models.checkpoints import save_network
 from echopulse.models.critic import TokenCritic
 from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.models.video_transformer import Conditions, EcgWindow, VideoTransformer
+from echopulse.models.video_transformer import Conditions, VideoTransformer
 from echopulse.objectives.masked import critic_loss
 from echopulse.sampling.decode import draw_codes
-from echopulse.training.generator import GeneratorBatch, GeneratorTask
+from echopulse.training.companion import CompanionTask, take_weights
+from echopulse.training.generator import GeneratorBatch
 from echopulse.training.token_cache import CachedClip
 
 
-class CriticTask(GeneratorTask):
+class CriticTask(CompanionTask):
     """Judge windows in which the generator has drawn the hidden codes.
 
     The critic is half as deep as the generator and starts from the generator's first layers.
 
-    Args:
-        generator: trained; it stays as it is.
-        clips: from `token_cache.build_token_cache`.
-        tokenizer: the generator's.
-        checkpoint: folder of both, which the export copies.
-        batch: windows a step.
-        seed: of the batches.
+    Args: as of `CompanionTask`.
     """
 
     _pictures = False  # they are drawn in an order of their own
+    _folder = "critic"
 
     def __init__(
         self,
@@ -44,14 +38,10 @@ class CriticTask(GeneratorTask):
         batch: int,
         seed: int = 0,
     ) -> None:
-        super().__init__(generator, clips, tokenizer, batch=batch, seed=seed)
-        self.generator = generator.eval().requires_grad_(False)
+        super().__init__(generator, clips, tokenizer, checkpoint=checkpoint, batch=batch, seed=seed)
         c = generator.config
         self.model = TokenCritic(replace(c, depth=max(c.cross_every, c.depth // 2)))
-        own = self.model.state_dict()
-        shared = {name: x for name, x in generator.state_dict().items() if name in own and "head." not in name}
-        self.model.load_state_dict(own | shared)
-        self._checkpoint = checkpoint
+        take_weights(self.model, generator)
 
     def count(self, batch: GeneratorBatch) -> float:
         """Codes, of which the loss is the mean."""
@@ -66,12 +56,9 @@ class CriticTask(GeneratorTask):
     @torch.no_grad()
     def _drawn(self, b: GeneratorBatch) -> tuple[Tensor, Conditions]:
         """The window with the generator's draws in the hidden places, and the conditions with the ECG encoded."""
-        generator = self.generator.to(b.codes.device)
-        assert isinstance(b.conditions.ecg, EcgWindow)
-        conditions = b.conditions._replace(ecg=generator.encode_ecg(b.conditions.ecg))
-        factors = generator.config.factors
+        conditions, factors = self._heard(b), self.generator.config.factors
         uniform = torch.rand(int(b.hidden.sum()), len(factors)).to(b.codes.device)
-        drawn, _ = draw_codes(generator.predict(b.codes, b.known, conditions, b.hidden), factors, 1.0, uniform)
+        drawn, _ = draw_codes(self.generator.predict(b.codes, b.known, conditions, b.hidden), factors, 1.0, uniform)
         return b.codes.masked_scatter(b.hidden, drawn), conditions
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
@@ -83,9 +70,3 @@ class CriticTask(GeneratorTask):
         rows = [torch.cat(list(x), dim=1) for pair in zip(*(x[:4] for x in shown), strict=True) for x in pair]
         picture = torch.cat(rows).repeat_interleave(8, 0).repeat_interleave(8, 1).mul(255)
         Image.fromarray(picture.round().byte().cpu().numpy()).save(folder / f"{step:07d}.png")
-
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Writes the generator's checkpoint folder again, with `critic/` beside it."""
-        assert isinstance(model, TokenCritic)
-        shutil.copytree(self._checkpoint, folder, dirs_exist_ok=True)
-        save_network(model, model.config, folder / "critic")

@@ -1,6 +1,5 @@
 """The picture network: draws the first pictures of clips, which hold the anatomy, beside a frozen generator."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +8,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from echopulse.errors import InputError
-from echopulse.models.checkpoints import save_network
 from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.models.video_transformer import CodePredictor, EcgWindow, VideoTransformer
+from echopulse.models.video_transformer import CodePredictor, VideoTransformer
 from echopulse.objectives.masked import masked_code_loss
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.progressive import Scene, with_first_pictures
+from echopulse.training.companion import CompanionTask, take_weights
 from echopulse.training.data import batch_rng
-from echopulse.training.generator import GeneratorBatch, GeneratorTask
+from echopulse.training.generator import GeneratorBatch
 from echopulse.training.token_cache import CachedClip
 
 _SHOWN = 8
 _FPS = 25.0
 
 
-class PictureTask(GeneratorTask):
+class PictureTask(CompanionTask):
     """Predict the hidden codes of pictures alone.
 
     A generator learns anatomy from the few patients whose videos it trains on. A picture costs an eighth of a window to
@@ -31,17 +30,15 @@ class PictureTask(GeneratorTask):
     patients in the same time, and the generator stays as it is.
 
     Args:
-        generator: trained; its encoder reads the ECG, and it stays as it is.
-        clips: from `token_cache.build_token_cache`, of any length.
-        tokenizer: the generator's.
-        checkpoint: folder of both, which the export copies.
-        batch: pictures a step.
-        seed: of the batches.
+        generator, tokenizer, checkpoint, batch, seed: as of `CompanionTask`.
+        clips: of any length.
         network: to go on from; None starts from the generator's weights.
 
     Raises:
         InputError: the network to go on from has another shape than the generator.
     """
+
+    _folder = "picture"
 
     def __init__(
         self,
@@ -54,12 +51,10 @@ class PictureTask(GeneratorTask):
         seed: int = 0,
         network: CodePredictor | None = None,
     ) -> None:
-        super().__init__(generator, clips, tokenizer, batch=batch, seed=seed)
-        self.generator = generator.eval().requires_grad_(False)
+        super().__init__(generator, clips, tokenizer, checkpoint=checkpoint, batch=batch, seed=seed)
         if network is not None and network.config != generator.config:
             raise InputError("the picture network to go on from has another shape than this generator's")
         self.model = network or begun_from(generator)
-        self._checkpoint = checkpoint
 
     def _usable(self, clips: list[CachedClip]) -> list[CachedClip]:
         return clips
@@ -71,10 +66,7 @@ class PictureTask(GeneratorTask):
     def losses(self, model: nn.Module, batch: GeneratorBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the hidden codes (paper eq. 7)."""
         b = batch.to(next(model.parameters()).device)
-        assert isinstance(b.conditions.ecg, EcgWindow)
-        with torch.no_grad():
-            features = self.generator.to(b.codes.device).encode_ecg(b.conditions.ecg)
-        logits = model(b.seen, b.known, b.conditions._replace(ecg=features), b.codes)
+        logits = model(b.seen, b.known, self._heard(b), b.codes)
         terms = masked_code_loss(logits, b.codes, b.hidden, self.generator.config.factors)
         return terms["cross_entropy"], terms
 
@@ -92,16 +84,9 @@ class PictureTask(GeneratorTask):
         picture = (torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()
         Image.fromarray(picture).save(folder / f"{step:07d}.png")
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Writes the generator's checkpoint folder again, with `picture/` beside it."""
-        assert isinstance(model, CodePredictor)
-        shutil.copytree(self._checkpoint, folder, dirs_exist_ok=True)
-        save_network(model, model.config, folder / "picture")
-
 
 def begun_from(generator: VideoTransformer) -> CodePredictor:
     """A picture network with the weights of a generator, without its encoder."""
     network = CodePredictor(generator.config)
-    own = network.state_dict()
-    network.load_state_dict({name: x for name, x in generator.state_dict().items() if name in own})
+    take_weights(network, generator)
     return network

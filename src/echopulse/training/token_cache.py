@@ -28,7 +28,7 @@ from echopulse.training.phantom_data import PhantomDataset
 MAX_FRAMES_AT_ONCE = 151
 _PICTURE_STRIDE = 6
 
-_LAYOUT = 4  # of the cache's files
+_LAYOUT = 5  # of the cache's files
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class CachedClip:
     """One clip as the generator trains on it.
 
     Attributes:
-        codes: int32 (token frames, rows, columns); the whole clip encoded in one stream.
+        codes: int32 (token frames, rows, columns); the whole clip encoded in one stream; none of what is no video.
         pictures: int32 (n, rows, columns); frames 0, `picture_stride`, ... as clips of one frame: the first pictures of
             clips that would begin there.
         track: its ECG.
@@ -63,7 +63,11 @@ class CachedClip:
 
 def picture_stride(fps: float) -> int:
     """Every how many frames of a clip are coded alone: all of those that are too few to be a video."""
-    return 1 if fps < FPS_RANGE[0] else _PICTURE_STRIDE
+    return _PICTURE_STRIDE if _is_video(fps) else 1
+
+
+def _is_video(fps: float) -> bool:
+    return fps >= FPS_RANGE[0]
 
 
 def build_token_cache(
@@ -141,9 +145,9 @@ def _write(pool: ClipPool | PhantomDataset, tokenizer: VideoTokenizer, key: str,
         frames = frames[: min(len(frames) - 1, MAX_FRAMES_AT_ONCE - 1) // 2 * 2 + 1]
         video = torch.from_numpy(np.array(frames)).to(dtype)[None, :, None] / 255
         with torch.inference_mode():
-            tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int()
-            pictures = video[0, :: picture_stride(fps), None]
-            tensors[f"{number}.pictures"] = tokenizer.encode(pictures)[:, 0].int()
+            pictures = tokenizer.encode(video[0, :: picture_stride(fps), None])[:, 0].int()
+            tensors[f"{number}.codes"] = tokenizer.encode(video)[0].int() if _is_video(fps) else pictures[:0].clone()
+        tensors[f"{number}.pictures"] = pictures
         track = EcgTrack.from_signal(ecg)
         tensors[f"{number}.ecg"] = torch.from_numpy(track.samples).half()
         tensors[f"{number}.leads"] = torch.from_numpy(track.lead_ids)
