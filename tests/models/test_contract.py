@@ -237,6 +237,11 @@ def test_saved_and_loaded_network_gives_equal_outputs(contract: Contract, networ
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_saved_weights_are_as_readable_as_their_config(contract: Contract, saved: Path) -> None:
+    weights, config = (saved / name for name in ("model.safetensors", "config.json"))
+    assert weights.stat().st_mode == config.stat().st_mode
+
+
 def test_missing_tensor_is_refused_by_name(contract: Contract, saved: Path) -> None:
     tensors = load_file(saved / "model.safetensors")
     name = sorted(tensors)[0]

@@ -18,14 +18,20 @@ _SHIPPED = Path(__file__).parent.parent / "weights"
 def save_network(network: nn.Module, config: Any, folder: Path) -> None:
     """Writes a network: weights first under a temporary name, config last."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors({k: v.detach().cpu() for k, v in network.state_dict().items()}, folder / "model.safetensors")
+    write_tensors(network.state_dict(), folder / "model.safetensors")
     save_json(folder / "config.json", to_dict(config))
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file under a temporary name, then renames it."""
+    """Writes a safetensors file under a temporary name, then renames it.
+
+    Others may read it as any new file: safetensors 0.8 by itself leaves it to its owner alone (its issue 782).
+    """
     temporary = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.touch()
+    mode = temporary.stat().st_mode
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.chmod(mode)
     temporary.replace(path)
 
 

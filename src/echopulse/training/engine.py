@@ -17,12 +17,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator, PartialState
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from echopulse.config import from_dict, load_json, save_json, to_dict
 from echopulse.errors import InputError
+from echopulse.models.checkpoints import write_tensors
 from echopulse.nn.precision import mixed_precision
 
 _OLD = ".checkpoint.old"
@@ -276,7 +277,7 @@ def _save(folder: Path, settings: TrainSettings, step: int, players: Sequence[_P
         moments = {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
         files |= {player.name: player.network.state_dict(), _optimizer_file(player): moments}
     for name, content in files.items():
-        save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, fresh / f"{name}.safetensors")
+        write_tensors(content, fresh / f"{name}.safetensors")
     save_json(fresh / "state.json", {"step": step, "settings": to_dict(settings)})
     old = folder.with_name(_OLD)
     if folder.exists():
