@@ -46,7 +46,8 @@ def _write_strip(video: Path, target: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from echopulse.io.video import read_video, whole_file
+    from echopulse.io.files import whole_file
+    from echopulse.io.video import read_video
 
     frames = read_video(video).frames
     picked = frames[np.linspace(0, min(len(frames) - 1, 21), 8).round().astype(int)]

@@ -187,8 +187,8 @@ def _plot(found: _Finding, path: Path, what: str) -> None:
 
     from echopulse.io.contact_sheet import write_contact_sheet
     from echopulse.io.ecg_plot import draw_ecg
+    from echopulse.io.files import whole_file
     from echopulse.io.sets import PreparedSet
-    from echopulse.io.video import whole_file
 
     if found.set_folder is not None:
         write_contact_sheet(PreparedSet(found.set_folder), path)

@@ -159,7 +159,7 @@ def _plain(series: "ClipSeries") -> dict[str, Any]:
 
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Makes the folder, or makes sure that it holds a set of the same arguments."""
-    from echopulse.io.video import whole_file
+    from echopulse.io.files import whole_file
 
     path = folder / ABOUT
     if path.is_file():
@@ -242,8 +242,8 @@ def _end_with_parent() -> None:
 
 
 def _render(folder: Path, series: "ClipSeries", provenance: dict[str, float], seed: int) -> None:
+    from echopulse.io.files import whole_file
     from echopulse.io.sets import write_set_clip
-    from echopulse.io.video import whole_file
 
     line = write_set_clip(folder, series.clip(seed), source="phantom")
     line["provenance"] |= provenance

@@ -41,8 +41,8 @@ from echopulse.evaluation.sections import (
 )
 from echopulse.evaluation.segmentation import Backend
 from echopulse.evaluation.statistics import size_warnings
+from echopulse.io.files import whole_file
 from echopulse.io.sets import PreparedSet
-from echopulse.io.video import whole_file
 
 CONTROL_CLIPS = 100
 """Clips on which the built-in controls (frozen frame, mean beat) are measured."""

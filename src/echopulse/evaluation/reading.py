@@ -14,8 +14,8 @@ from echopulse.errors import InputError
 from echopulse.evaluation.features import Extractor
 from echopulse.evaluation.privacy import thumbnail
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER, Backend, quality, segment_clip
+from echopulse.io.files import whole_file
 from echopulse.io.sets import PreparedSet
-from echopulse.io.video import whole_file
 from echopulse.signals.processing import detect_r_peaks, detect_t_ends
 from echopulse.signals.ventricle import LvBeats, find_beats, lv_curve
 

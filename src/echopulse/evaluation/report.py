@@ -14,7 +14,7 @@ from echopulse.evaluation.evaluate import Evaluation
 from echopulse.evaluation.figures import curve_figure, ef_figure, player, timing_figure
 from echopulse.evaluation.matching import Pair
 from echopulse.evaluation.sections import reference_ef
-from echopulse.io.video import whole_file
+from echopulse.io.files import whole_file
 
 _FROZEN = "frozen frame"
 _ROWS: tuple[tuple[str, tuple[str, ...], str, str, int], ...] = (

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from echopulse.io.ecg_plot import R_COLOR
+from echopulse.io.files import whole_file
 from echopulse.io.sets import PreparedSet
-from echopulse.io.video import whole_file
 from echopulse.signals import EcgSignal
 
 MAX_CLIPS = 48

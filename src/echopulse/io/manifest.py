@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from echopulse.errors import InputError
+from echopulse.io.files import whole_file
 from echopulse.io.shards import find_shards, read_lines
-from echopulse.io.video import whole_file
 
 MANIFEST = "manifest.jsonl"
 CLIP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")

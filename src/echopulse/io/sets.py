@@ -22,9 +22,9 @@ import numpy as np
 
 from echopulse.axes import MASK_CLASSES
 from echopulse.errors import InputError
+from echopulse.io.files import read_npy_header, whole_file
 from echopulse.io.manifest import CLIP_ID, MANIFEST, read_manifest, write_manifest
 from echopulse.io.shards import Member, index_shards
-from echopulse.io.video import read_npy_header, whole_file
 from echopulse.signals import EcgSignal, EchoClip, PairedClip
 
 __all__ = [

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from echopulse.errors import InputError
-from echopulse.io.video import whole_file
+from echopulse.io.files import whole_file
 
 CLIPS_PER_SHARD = 256
 MAX_LINE_BYTES = 1 << 24

@@ -9,18 +9,17 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from fractions import Fraction
-from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from echopulse.axes import NOT_FOR_DIAGNOSIS
 from echopulse.errors import InputError
+from echopulse.io.files import read_npy_header, whole_file
 from echopulse.signals import EcgSignal, EchoClip
 
 MAX_SIDE = 8192
@@ -131,30 +130,6 @@ def read_video(path: str | Path) -> EchoClip:
     if ending == ".npz":
         return _read_npz(path)
     return _read_gif(path) if ending == ".gif" else _read_stream(path, _DEMUXERS[ending])
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; renamed to `path` on success, removed on any failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_npy_header(file: BufferedIOBase | IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and type of a .npy stream, left at its first value.
-
-    Raises:
-        ValueError: not a .npy stream, or a shape below zero.
-    """
-    old = np.lib.format.read_magic(file) == (1, 0)
-    shape, fortran, dtype = (np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0)(file)
-    if any(size < 0 for size in shape):
-        raise ValueError("negative shape")
-    return shape, fortran, dtype
 
 
 def _note(clip: EchoClip) -> str:

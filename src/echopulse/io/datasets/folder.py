@@ -37,8 +37,8 @@ from echopulse.io.datasets.item import (
     number,
     read_table,
 )
+from echopulse.io.files import read_npy_header
 from echopulse.io.mapped import mapped
-from echopulse.io.video import read_npy_header
 
 COLUMNS = ("video", "ecg", "ecg_start_s", "ecg_rate_hz", "fps", "subject", "exam", "split", "view")
 TRUTH_COLUMNS = ("ef_percent", "edv_ml", "esv_ml")

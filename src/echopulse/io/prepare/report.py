@@ -7,7 +7,7 @@ from typing import Any
 
 from echopulse.config import save_json
 from echopulse.io.datasets import Found
-from echopulse.io.video import whole_file
+from echopulse.io.files import whole_file
 
 REPORT = "report.json"
 _SHOWN = 20

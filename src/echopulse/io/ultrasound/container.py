@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from echopulse.errors import InputError
+from echopulse.io.files import read_npy_header
 from echopulse.io.ultrasound.source import MAX_FRAMES, Source, check_picture
-from echopulse.io.video import read_npy_header
 
 _ASSUMED_PERIOD_S = 1 / 30
 
