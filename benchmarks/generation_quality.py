@@ -28,6 +28,8 @@ from echopulse.cli.synthesize import SynthesisSettings, synthesize_set
 from echopulse.config import load_json
 from echopulse.errors import InputError
 from echopulse.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, write_metrics
+from echopulse.evaluation.features import load_extractors
+from echopulse.evaluation.frechet import frechet_distance
 from echopulse.evaluation.pixel import ssim_map
 from echopulse.evaluation.sections import synchrony_of
 from echopulse.evaluation.synchrony import clip_synchrony, summarize_synchrony
@@ -80,11 +82,9 @@ class Run:
         synthesize_set(true, folder, settings, workers=self.workers)
         return folder
 
-    def evaluated(
-        self, name: str, true: Path, made: Path, *controls: Path, networks: tuple[str, ...] = ("echo", "transnetv2")
-    ) -> Evaluation:
+    def evaluated(self, name: str, true: Path, made: Path, *controls: Path) -> Evaluation:
         """What `echopulse evaluate` says, kept in `metrics-NAME.json`."""
-        settings = EvaluationSettings(networks=networks, workers=self.workers)
+        settings = EvaluationSettings(networks=("echo", "transnetv2"), workers=self.workers)
         result = evaluate(true, [made], settings, self.folder / "cache", controls=controls)
         write_metrics(result.metrics, self.folder / f"metrics-{name}.json")
         return result
@@ -94,20 +94,28 @@ class Run:
 
 
 def main_part(run: Run, view: str, num: int, arms: Sequence[str]) -> dict[str, Any]:
-    """ECG and image, ECG alone, the tokenizer's own reconstruction, and other true patients (Fréchet distances)."""
+    """ECG and image, ECG alone, the tokenizer's own reconstruction, and other true patients, as they are and coded.
+
+    Others are for the Fréchet distances: coded, they are what a perfect generator would draw from the ECG alone.
+    """
     true = run.true(view, num)
     made = {arm: run.made(true, arm) for arm in arms}
     found = {arm: run.evaluated(f"{view}-{arm}", true, folder) for arm, folder in made.items()}
     coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
-    others = run.evaluated(f"{view}-others", true, run.true(view, num, "others", OTHERS), networks=("echo",))
+    others = run.true(view, num, "others", OTHERS)
+    distances = {
+        "others": _frechet_distances(PreparedSet(true), PreparedSet(others)),
+        "others_coded": _frechet_distances(PreparedSet(true), PreparedSet(_reconstructed(run, others))),
+    }
     m = found[arms[0]].metrics
     result: dict[str, Any] = {arm: headline(one.metrics) for arm, one in found.items()}
     result |= {"floor": _timing(m["synchrony_reference"]), "frozen_ssim": m["pixel"]["frozen"]["ssim"]}
     result["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
     result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
     for kind in ("frechet_image", "frechet_video"):
-        compared = found | {"reconstruction": coded, "others": others}
+        compared = found | {"reconstruction": coded}
         result[kind] = {name: (value := one.metrics[kind]) and value["value"] for name, one in compared.items()}
+        result[kind] |= {name: values[kind] for name, values in distances.items()}
         result[kind]["floor"] = m[kind] and m[kind]["floor"]
     patch = load_json(run.checkpoint / "tokenizer" / "config.json")["patch"]
     for arm, folder in made.items():
@@ -153,7 +161,7 @@ def _own_ecg(result: Evaluation) -> dict[str, Any]:
 
 def _reconstructed(run: Run, true: Path) -> Path:
     """The true clips through the tokenizer and back, with speckle drawn where the checkpoint can."""
-    folder, clips = run.folder / true.name.replace("true", "reconstruction"), PreparedSet(true)
+    folder, clips = run.folder / f"{true.name}-reconstruction", PreparedSet(true)
     if not (folder / "manifest.jsonl").is_file():
         pipeline, lines = Pipeline.load(run.checkpoint), []
         for i in range(len(clips)):
@@ -165,6 +173,18 @@ def _reconstructed(run: Run, true: Path) -> Path:
             lines.append(write_clip_files(folder, clip, **about))
         write_manifest(folder, lines)
     return folder
+
+
+def _frechet_distances(true: PreparedSet, made: PreparedSet) -> dict[str, float]:
+    """Of our own features, as `echopulse evaluate` has them, by the names of its metrics."""
+    result = {}
+    for network in load_extractors(("echo",))[0]:
+        x, y = (
+            np.concatenate([network(np.array(one.frames(i)), one.line(i)["fps"]) for i in range(len(one))])
+            for one in (made, true)
+        )
+        result[f"frechet_{network.kind}"] = frechet_distance(x, y)
+    return result
 
 
 def _anatomy(one: PreparedSet, other: PreparedSet) -> float | None:
@@ -381,6 +401,7 @@ def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
             row(f"{arm} {kind}", main[kind][arm], None if coded is None else 2 * coded)
     for kind in ("frechet_image", "frechet_video"):
         row(f"other true patients, {kind}", main[kind]["others"], None)
+        row(f"other true patients, coded, {kind}", main[kind]["others_coded"], None)
     return rows
 
 
