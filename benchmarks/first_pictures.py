@@ -16,16 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from generation_quality import coded
 from PIL import Image
 
-from echopulse.cli.reconstruct import round_trip
 from echopulse.evaluation.features import load_extractors
 from echopulse.evaluation.frechet import frechet_distance
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.io.sets import PreparedSet
 from echopulse.models.checkpoints import load_network
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
-from echopulse.sampling.detail import DetailStream
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 
@@ -41,15 +40,6 @@ def drawn_pictures(pipeline: Pipeline, clips: PreparedSet, patients: int, draws:
         asked = GenerationRequest(clips.line(i)["view"], 1 / FPS, FPS)
         takes = [Take(clips.ecg(i), replace(asked, seed=i * draws + k)) for k in range(draws)]
         rows.append([clip.frames[0] for clip in pipeline.generate(takes, settings)[0]])
-    return np.array(rows)
-
-
-def coded_pictures(pipeline: Pipeline, pictures: np.ndarray) -> np.ndarray:
-    """Pictures through the tokenizer and back, with speckle drawn where the checkpoint can."""
-    rows = []
-    for seed, picture in enumerate(pictures):
-        detail = None if pipeline.detail is None else DetailStream(pipeline.detail, [seed])
-        rows.append(round_trip(pipeline.tokenizer, picture[None], detail)[0].round().astype(np.uint8)[0])
     return np.array(rows)
 
 
@@ -83,7 +73,8 @@ def main() -> None:
 
     doubt = own.doubt(drawn.reshape(-1, *drawn.shape[2:])).reshape(drawn.shape[:2])
     truth = features(reference)
-    arms = {"true": true, "true, coded": coded_pictures(pipeline, true)}
+    again = [coded(pipeline, picture[None], seed)[0] for seed, picture in enumerate(true)]
+    arms = {"true": true, "true, coded": np.array(again)}
     arms["all draws"] = drawn.reshape(-1, *drawn.shape[2:])
     for count in sorted({1, 2, 4, options.draws}):
         arms[f"best of {count}"] = drawn[np.arange(patients), doubt[:, :count].argmin(1)]

@@ -101,21 +101,19 @@ def main_part(run: Run, view: str, num: int, arms: Sequence[str]) -> dict[str, A
     true = run.true(view, num)
     made = {arm: run.made(true, arm) for arm in arms}
     found = {arm: run.evaluated(f"{view}-{arm}", true, folder) for arm, folder in made.items()}
-    coded = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
-    others = run.true(view, num, "others", OTHERS)
-    distances = {
-        "others": _frechet_distances(PreparedSet(true), PreparedSet(others)),
-        "others_coded": _frechet_distances(PreparedSet(true), PreparedSet(_reconstructed(run, others))),
-    }
+    own = run.evaluated(f"{view}-reconstruction", true, _reconstructed(run, true))
+    others, truth = run.true(view, num, "others", OTHERS), _features(PreparedSet(true))
+    strangers = {"others": others, "others_coded": _reconstructed(run, others)}
+    features = {name: _features(PreparedSet(folder)) for name, folder in strangers.items()}
     m = found[arms[0]].metrics
     result: dict[str, Any] = {arm: headline(one.metrics) for arm, one in found.items()}
     result |= {"floor": _timing(m["synchrony_reference"]), "frozen_ssim": m["pixel"]["frozen"]["ssim"]}
     result["irreducible_mae"] = PreparedSet(true).line(0)["provenance"]["irreducible_ef_mae_points"]
     result["segmenter_ef_mae"] = m["segmenter"]["ef_on_true_clips"]["mae"]
     for kind in ("frechet_image", "frechet_video"):
-        compared = found | {"reconstruction": coded}
+        compared = found | {"reconstruction": own}
         result[kind] = {name: (value := one.metrics[kind]) and value["value"] for name, one in compared.items()}
-        result[kind] |= {name: values[kind] for name, values in distances.items()}
+        result[kind] |= {name: frechet_distance(x[kind], truth[kind]) for name, x in features.items()}
         result[kind]["floor"] = m[kind] and m[kind]["floor"]
     patch = load_json(run.checkpoint / "tokenizer" / "config.json")["patch"]
     for arm, folder in made.items():
@@ -159,6 +157,12 @@ def _own_ecg(result: Evaluation) -> dict[str, Any]:
     return _timing(summarize_synchrony(timed) if timed else None)
 
 
+def coded(pipeline: Pipeline, frames: np.ndarray, seed: int) -> np.ndarray:
+    """Frames through the tokenizer and back, uint8, with speckle drawn where the checkpoint can."""
+    detail = None if pipeline.detail is None else DetailStream(pipeline.detail, [seed])
+    return round_trip(pipeline.tokenizer, frames, detail)[0].round().astype(np.uint8)
+
+
 def _reconstructed(run: Run, true: Path) -> Path:
     """The true clips through the tokenizer and back, with speckle drawn where the checkpoint can."""
     folder, clips = run.folder / f"{true.name}-reconstruction", PreparedSet(true)
@@ -166,8 +170,7 @@ def _reconstructed(run: Run, true: Path) -> Path:
         pipeline, lines = Pipeline.load(run.checkpoint), []
         for i in range(len(clips)):
             line = clips.line(i)
-            detail = None if pipeline.detail is None else DetailStream(pipeline.detail, [i])
-            frames = round_trip(pipeline.tokenizer, np.array(clips.frames(i)), detail)[0].round().astype(np.uint8)
+            frames = coded(pipeline, np.array(clips.frames(i)), i)
             clip = EchoClip(frames, line["fps"], view=line["view"], ecg=clips.ecg(i))
             about = {"name": line["id"], "subject": line["subject"], "split": "", "source": "reconstruction"}
             lines.append(write_clip_files(folder, clip, **about))
@@ -175,16 +178,14 @@ def _reconstructed(run: Run, true: Path) -> Path:
     return folder
 
 
-def _frechet_distances(true: PreparedSet, made: PreparedSet) -> dict[str, float]:
-    """Of our own features, as `echopulse evaluate` has them, by the names of its metrics."""
-    result = {}
-    for network in load_extractors(("echo",))[0]:
-        x, y = (
-            np.concatenate([network(np.array(one.frames(i)), one.line(i)["fps"]) for i in range(len(one))])
-            for one in (made, true)
+def _features(clips: PreparedSet) -> dict[str, np.ndarray]:
+    """Our own features of all clips, as `echopulse evaluate` has them, by the names of its metrics."""
+    return {
+        f"frechet_{network.kind}": np.concatenate(
+            [network(np.array(clips.frames(i)), clips.line(i)["fps"]) for i in range(len(clips))]
         )
-        result[f"frechet_{network.kind}"] = frechet_distance(x, y)
-    return result
+        for network in load_extractors(("echo",))[0]
+    }
 
 
 def _anatomy(one: PreparedSet, other: PreparedSet) -> float | None:

@@ -1,11 +1,13 @@
 """Training of a network that stands beside a frozen generator: the critic, the picture network."""
 
 import shutil
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from echopulse.errors import InputError
 from echopulse.models.checkpoints import save_network
 from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import Conditions, EcgWindow, VideoTransformer, WindowTransformer
@@ -13,7 +15,7 @@ from echopulse.training.generator import GeneratorBatch, GeneratorTask
 from echopulse.training.token_cache import CachedClip
 
 
-class CompanionTask(GeneratorTask):
+class CompanionTask(GeneratorTask, ABC):
     """Batches as the generator's; its encoder reads their ECG, and the export holds the network beside it.
 
     Args:
@@ -23,6 +25,10 @@ class CompanionTask(GeneratorTask):
         checkpoint: folder of both, which the export copies.
         batch: rows a step.
         seed: of the batches.
+        network: to go on from; None begins one.
+
+    Raises:
+        InputError: the network to go on from has another shape than one that begins here.
     """
 
     _folder: str  # of the network in a checkpoint
@@ -36,10 +42,19 @@ class CompanionTask(GeneratorTask):
         checkpoint: Path,
         batch: int,
         seed: int = 0,
+        network: WindowTransformer | None = None,
     ) -> None:
         super().__init__(generator, clips, tokenizer, batch=batch, seed=seed)
         self.generator = generator.eval().requires_grad_(False)
         self._checkpoint = checkpoint
+        begun = self._begun(generator)
+        if network is not None and network.config != begun.config:
+            raise InputError(f"the {self._folder} network to go on from has another shape than this generator's")
+        self.model = network or begun
+
+    @abstractmethod
+    def _begun(self, generator: VideoTransformer) -> WindowTransformer:
+        """A network that has learned nothing yet but what the generator has."""
 
     @torch.no_grad()
     def _heard(self, batch: GeneratorBatch) -> Conditions:

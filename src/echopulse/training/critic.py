@@ -8,13 +8,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from echopulse.models.critic import TokenCritic
-from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import Conditions, VideoTransformer
 from echopulse.objectives.masked import critic_loss
 from echopulse.sampling.decode import draw_codes
 from echopulse.training.companion import CompanionTask, take_weights
 from echopulse.training.generator import GeneratorBatch
-from echopulse.training.token_cache import CachedClip
 
 
 class CriticTask(CompanionTask):
@@ -28,20 +26,11 @@ class CriticTask(CompanionTask):
     _pictures = False  # they are drawn in an order of their own
     _folder = "critic"
 
-    def __init__(
-        self,
-        generator: VideoTransformer,
-        clips: list[CachedClip],
-        tokenizer: VideoTokenizer,
-        *,
-        checkpoint: Path,
-        batch: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(generator, clips, tokenizer, checkpoint=checkpoint, batch=batch, seed=seed)
+    def _begun(self, generator: VideoTransformer) -> TokenCritic:
         c = generator.config
-        self.model = TokenCritic(replace(c, depth=max(c.cross_every, c.depth // 2)))
-        take_weights(self.model, generator)
+        critic = TokenCritic(replace(c, depth=max(c.cross_every, c.depth // 2)))
+        take_weights(critic, generator)
+        return critic
 
     def count(self, batch: GeneratorBatch) -> float:
         """Codes, of which the loss is the mean."""

@@ -7,8 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from echopulse.errors import InputError
-from echopulse.models.tokenizer import VideoTokenizer
 from echopulse.models.video_transformer import CodePredictor, VideoTransformer
 from echopulse.objectives.masked import masked_code_loss
 from echopulse.sampling.decode import DecodeSettings
@@ -29,32 +27,13 @@ class PictureTask(CompanionTask):
     train on and a small part of a video to render, so a network that draws nothing else sees several times as many
     patients in the same time, and the generator stays as it is.
 
-    Args:
-        generator, tokenizer, checkpoint, batch, seed: as of `CompanionTask`.
-        clips: of any length.
-        network: to go on from; None starts from the generator's weights.
-
-    Raises:
-        InputError: the network to go on from has another shape than the generator.
+    Args: as of `CompanionTask`; clips may be of any length.
     """
 
     _folder = "picture"
 
-    def __init__(
-        self,
-        generator: VideoTransformer,
-        clips: list[CachedClip],
-        tokenizer: VideoTokenizer,
-        *,
-        checkpoint: Path,
-        batch: int,
-        seed: int = 0,
-        network: CodePredictor | None = None,
-    ) -> None:
-        super().__init__(generator, clips, tokenizer, checkpoint=checkpoint, batch=batch, seed=seed)
-        if network is not None and network.config != generator.config:
-            raise InputError("the picture network to go on from has another shape than this generator's")
-        self.model = network or begun_from(generator)
+    def _begun(self, generator: VideoTransformer) -> CodePredictor:
+        return begun_from(generator)
 
     def _usable(self, clips: list[CachedClip]) -> list[CachedClip]:
         return clips
