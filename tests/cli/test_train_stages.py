@@ -87,7 +87,7 @@ def test_a_segmenter_goes_on_from_a_run_or_from_the_shipped_one(tmp_path: Path) 
 def test_decoder_alone_goes_on_from_a_run_and_codes_keep_their_meaning(tmp_path: Path) -> None:
     tiny = ("train", "tokenizer", "--phantom", 2, "--preset", "tiny", "--steps", 2, "--perceptual", "none")
     assert run(*tiny, "--adversarial", "none", "-o", tmp_path / "a") == 0
-    more = ("--init", tmp_path / "a", "--decoder-only", "--adversarial", "video")
+    more = ("--init", tmp_path / "a", "--only", "decoder", "--adversarial", "video")
     assert run(*tiny, *more, "-o", tmp_path / "b") == 0
     before, after = (VideoTokenizer.from_pretrained(tmp_path / name).state_dict() for name in "ab")
     changed = {name.split(".")[0] for name, x in before.items() if not torch.equal(x, after[name])}

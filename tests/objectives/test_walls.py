@@ -40,9 +40,11 @@ def test_walls_loss_sees_the_chosen_frame_of_each_clip_and_teaches_the_decoder()
     made = video.clone()
     made[1, 2] = disc(5)
     made.requires_grad_(True)
-    same = walls_loss(bright_is_cavity, video, made, torch.tensor([0, 1]))
-    wrong = walls_loss(bright_is_cavity, video, made, torch.tensor([0, 2]))
+    same = walls_loss(bright_is_cavity, video, made, torch.tensor([[0], [1]]))
+    wrong = walls_loss(bright_is_cavity, video, made, torch.tensor([[0], [2]]))
     assert 0 < 5 * float(same.detach()) < float(wrong.detach())
+    more = walls_loss(bright_is_cavity, video, made, torch.tensor([[0, 1], [1, 2]]))
+    assert float(same.detach()) < float(more.detach()) < float(wrong.detach())
     wrong.backward()
     assert made.grad is not None and made.grad[1, 2].abs().sum() > 0
     assert not made.grad[1, :2].any() and not made.grad[0, 1:].any()
@@ -50,4 +52,4 @@ def test_walls_loss_sees_the_chosen_frame_of_each_clip_and_teaches_the_decoder()
 
 def test_walls_loss_leaves_clips_without_a_ventricle_alone() -> None:
     video = torch.zeros(2, 1, 1, 32, 32)
-    assert float(walls_loss(bright_is_cavity, video, video + 0.9, torch.tensor([0, 0]))) == 0
+    assert float(walls_loss(bright_is_cavity, video, video + 0.9, torch.tensor([[0], [0]]))) == 0

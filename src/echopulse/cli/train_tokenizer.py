@@ -14,7 +14,7 @@ class TokenizerOptions:
 
     Attributes:
         lora: rank of low-rank adapters on attention and feed-forward layers; all else stays as it is (needs `--init`).
-        decoder_only: encoder and quantizer stay as they are, so that codes keep their meaning (needs `--init`).
+        only: train this part alone and leave the other as it is, so that codes keep their meaning (needs `--init`).
         perceptual: network of the perceptual loss.
         perceptual_weight: weight of the perceptual loss.
         vgg16: weights for `--perceptual vgg16`, from `echopulse convert vgg16`.
@@ -27,7 +27,7 @@ class TokenizerOptions:
     """
 
     lora: int | None = None
-    decoder_only: bool = False
+    only: Literal["encoder", "decoder"] | None = None
     perceptual: Literal["gabor", "vgg16", "none"] | None = None
     perceptual_weight: float | None = None
     vgg16: Path | None = None
@@ -68,8 +68,8 @@ def tokenizer_task(
     from echopulse.training.lora import LoraTask, add_lora
     from echopulse.training.tokenizer import tokenizer_task as make_task
 
-    if init is None and (options.lora is not None or options.decoder_only):
-        raise InputError("--lora and --decoder-only train a part of a trained network; name it with --init")
+    if init is None and (options.lora is not None or options.only is not None):
+        raise InputError("--lora and --only train a part of a trained network; name it with --init")
     if init is not None:
         network = VideoTokenizer.from_pretrained(init).train().requires_grad_(True)
     elif config is not None:
@@ -85,7 +85,7 @@ def tokenizer_task(
         "adversarial_weight",
         "adversarial_start",
         "continuous_steps",
-        "decoder_only",
+        "only",
     )
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.vgg16 is not None:

@@ -34,7 +34,7 @@ def walls_loss(
     segmenter: Callable[[Tensor], Tensor],
     video: Float[Tensor, "b f c h w"],
     reconstruction: Float[Tensor, "b f c h w"],
-    chosen: Int[Tensor, " b"],
+    chosen: Int[Tensor, "b k"],
 ) -> Tensor:
     """`overlap_errors` of the ventricle that a segmenter sees in chosen frames, original and reconstruction.
 
@@ -45,10 +45,10 @@ def walls_loss(
         segmenter: grey pictures (n, 1, h, w) to scores of `axes.MASK_CLASSES`; not trained here.
         video: pixels in [0, 1].
         reconstruction: what the decoder made of it.
-        chosen: index of a frame of each clip.
+        chosen: indices of k frames of each clip.
     """
-    clip = torch.arange(len(video), device=video.device)
-    real, made = (x[clip, chosen].float().mean(1, keepdim=True) for x in (video, reconstruction))
+    clip = torch.arange(len(video), device=video.device)[:, None]
+    real, made = (x[clip, chosen].flatten(0, 1).float().mean(1, keepdim=True) for x in (video, reconstruction))
     with torch.no_grad():
         classes = segmenter(real).argmax(1, keepdim=True)
     ventricle = torch.tensor(VENTRICLE, device=video.device)

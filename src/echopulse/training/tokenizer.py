@@ -24,6 +24,9 @@ from echopulse.training.data import ClipPool, batch_rng, sample_videos
 from echopulse.training.moving_textures import moving_textures
 from echopulse.training.phantom_data import PhantomDataset
 
+WALLS_FRAMES = 3
+"""Frames of each clip, evenly apart, in which a segmenter looks for the walls."""
+
 
 @dataclass(frozen=True)
 class TokenizerLosses:
@@ -43,7 +46,8 @@ class TokenizerLosses:
         discriminator: its shape; the kind is `adversarial`'s.
         discriminator_learning_rate: its peak.
         continuous_steps: first steps without rounding, so that no code starts dead.
-        decoder_only: encoder and quantizer stay as they are, so codes keep their meaning.
+        only: the part that learns. The other stays as it is: with `decoder` every clip keeps its codes, with `encoder`
+            every code keeps its picture, and a generator stays valid.
     """
 
     pixel_weight: float = 20.0
@@ -58,7 +62,7 @@ class TokenizerLosses:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     discriminator_learning_rate: float = 3e-4
     continuous_steps: int = 150
-    decoder_only: bool = False
+    only: Literal["encoder", "decoder"] | None = None
 
     def __post_init__(self) -> None:
         if (self.perceptual == "vgg16") != (self.vgg16 is not None):
@@ -115,9 +119,10 @@ class TokenizerTask:
         self.model.grid_shape(frames, size, size)
         if not 0 <= textures <= 1:
             raise InputError(f"share of moving textures is {textures}; expected 0 to 1")
-        if self.terms.decoder_only:
+        if self.terms.only is not None:
+            self.model.requires_grad_(self.terms.only == "decoder")
             for module in self.model.encoder_modules:
-                module.requires_grad_(False)
+                module.requires_grad_(self.terms.only == "encoder")
         self.perceptual = _perceptual_network(self.terms)
         self.segmenter = None if self.terms.segmenter is None else _frozen_segmenter(self.terms.segmenter, size)
         self.pool = data if isinstance(data, PhantomDataset) else ClipPool(data, frames)
@@ -145,9 +150,11 @@ class TokenizerTask:
             features = perceptual_loss(network, batch.video, output.reconstruction, batch.chosen, change=change)
             terms["perceptual"] = self.terms.perceptual_weight * features
         if self.segmenter is not None:
-            seen = walls_loss(self.segmenter.to(batch.video.device), batch.video, output.reconstruction, batch.chosen)
+            network, step_between = self.segmenter.to(batch.video.device), self._frames // WALLS_FRAMES
+            frames = [(batch.chosen + i * step_between) % self._frames for i in range(WALLS_FRAMES)]
+            seen = walls_loss(network, batch.video, output.reconstruction, torch.stack(frames, dim=1))
             terms["walls"] = self.terms.walls_weight * seen
-        if not self.terms.decoder_only:
+        if self.terms.only != "decoder":
             terms |= quantizer_losses(self.model.config.quantizer, output.quantized)
         terms |= self._adversarial_terms(batch.video, output.reconstruction, terms, step)
         figures = {"psnr_db": -10 * torch.log10(error.detach())} | _codebook_use(output.quantized.codes)
