@@ -180,7 +180,7 @@ def resize(frames: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def _echo(_: Sequence[str]) -> list[Extractor]:
-    folder = locate_checkpoint("compact") / "tokenizer"
+    folder = locate_checkpoint("base") / "tokenizer"  # no shipped generator is built on it
     network = load_network(VideoTokenizer, TokenizerConfig, folder)
     digest = _sha256(folder / "model.safetensors")
     return [
@@ -190,7 +190,7 @@ def _echo(_: Sequence[str]) -> list[Extractor]:
             "image",
             digest,
             f"{FRAMES_PER_CLIP} evenly spaced frames at 128x128, each alone through the encoder of the shipped "
-            "tokenizer (trained on phantoms); mean and standard deviation over the token grid, 512 numbers",
+            "`base` tokenizer (trained on phantoms); mean and standard deviation over the token grid, 512 numbers",
             1,
             False,
             partial(_echo_image, network),
@@ -201,8 +201,8 @@ def _echo(_: Sequence[str]) -> list[Extractor]:
             "video",
             digest,
             f"about {VIDEO_RATE_FPS:g} frames a second (at most {MAX_VIDEO_FRAMES}) at 128x128 through the encoder of "
-            "the shipped tokenizer (trained on phantoms); mean, then standard deviation over time and mean step at "
-            "each place, averaged over places, 768 numbers",
+            "the shipped `base` tokenizer (trained on phantoms); mean, then standard deviation over time and mean step "
+            "at each place, averaged over places, 768 numbers",
             3,
             False,
             partial(_echo_video, network),

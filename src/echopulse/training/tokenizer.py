@@ -47,7 +47,7 @@ class TokenizerLosses:
         discriminator_learning_rate: its peak.
         continuous_steps: first steps without rounding, so that no code starts dead.
         only: the part that learns. The other stays as it is: with `decoder` every clip keeps its codes, with `encoder`
-            every code keeps its picture, and a generator stays valid.
+            every code keeps its picture, so that what a generator draws stays valid.
     """
 
     pixel_weight: float = 20.0
