@@ -138,6 +138,14 @@ def test_a_part_that_does_not_learn_keeps_what_codes_mean(
         assert torch.equal(trained.features(video), features) == (part == "decoder")
 
 
+def test_of_adapters_too_only_those_of_the_part_learn(prepared: Path) -> None:
+    tokenizer = _tokenizer()
+    add_lora(tokenizer, 2)
+    task = _task(prepared, replace(LOSSES, only="decoder", adversarial="none"), tokenizer)
+    trained = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+    assert trained and all("lora" in name and name.split(".")[0].endswith("_decoder") for name in trained)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

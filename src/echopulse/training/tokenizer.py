@@ -120,9 +120,10 @@ class TokenizerTask:
         if not 0 <= textures <= 1:
             raise InputError(f"share of moving textures is {textures}; expected 0 to 1")
         if self.terms.only is not None:
-            self.model.requires_grad_(self.terms.only == "decoder")
-            for module in self.model.encoder_modules:
-                module.requires_grad_(self.terms.only == "encoder")
+            encoder = {parameter for module in self.model.encoder_modules for parameter in module.parameters()}
+            for parameter in self.model.parameters():
+                if (parameter in encoder) != (self.terms.only == "encoder"):
+                    parameter.requires_grad_(False)
         self.perceptual = _perceptual_network(self.terms)
         self.segmenter = None if self.terms.segmenter is None else _frozen_segmenter(self.terms.segmenter, size)
         self.pool = data if isinstance(data, PhantomDataset) else ClipPool(data, frames)
