@@ -151,9 +151,9 @@ class TokenizerTask:
             features = perceptual_loss(network, batch.video, output.reconstruction, batch.chosen, change=change)
             terms["perceptual"] = self.terms.perceptual_weight * features
         if self.segmenter is not None:
-            network, step_between = self.segmenter.to(batch.video.device), self._frames // WALLS_FRAMES
-            frames = [(batch.chosen + i * step_between) % self._frames for i in range(WALLS_FRAMES)]
-            seen = walls_loss(network, batch.video, output.reconstruction, torch.stack(frames, dim=1))
+            later = self._frames // WALLS_FRAMES * torch.arange(WALLS_FRAMES, device=batch.video.device)
+            frames = (batch.chosen[:, None] + later) % self._frames
+            seen = walls_loss(self.segmenter.to(batch.video.device), batch.video, output.reconstruction, frames)
             terms["walls"] = self.terms.walls_weight * seen
         if self.terms.only != "decoder":
             terms |= quantizer_losses(self.model.config.quantizer, output.quantized)
