@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import ndimage
 from torch import Tensor
 
 from echopulse.models.detail import DetailNetwork
@@ -20,15 +18,9 @@ _FRESH = 0.4
 """Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all,
 still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum hardly needs it."""
 
-_DARK, _WINDOW, _MARGIN = 3 / 255, 5, 2
-"""Outside the sector the mean of a window of that many pixels is below this; so much farther the black reaches."""
-
 
 class DetailStream:
     """Adds detail to several clips of one length, piece by piece; memory does not grow with their length.
-
-    Outside the sector, as the known picture or else the first decoded one shows it, frames are black: codes leave a few
-    grey levels there, and drawn speckle would add to them.
 
     Args:
         network: carries detail and draws speckle.
@@ -49,7 +41,6 @@ class DetailStream:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._known = None if known is None else (known[0].float(), known[1].float())
         self._material: Tensor | None = None
-        self._lit: Tensor | None = None
         self._before: Tensor | None = None  # motion in the last frame so far
 
     def __call__(self, pixels: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f 1 h w"]:
@@ -62,15 +53,13 @@ class DetailStream:
         grey = pixels.float().mean(2, keepdim=True)
         if self._material is None:
             self._material = self._noise(grey[:, :1])[:, 0]
-        if self._lit is None:
-            self._lit = sector(grey[:, 0] if self._known is None else self._known[0])[:, None]
         if self._known is None:
-            first = self._lit * self._frames(grey[:, :1], (grey[:, 0], grey[:, 0]), False)
+            first = self._frames(grey[:, :1], (grey[:, 0], grey[:, 0]), False)
             self._known = (first[:, 0].clamp(0, 1), grey[:, 0])
             made = torch.cat([first, self._frames(grey[:, 1:], self._known, True)], dim=1)
         else:
             made = self._frames(grey, self._known, True)
-        return grey + self._share * (self._lit * made - grey)
+        return grey + self._share * (made - grey)
 
     def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor], has_known: bool) -> Tensor:
         """All frames, `_AT_ONCE` in each pass."""
@@ -101,20 +90,6 @@ class DetailStream:
         """(b, f, k, h, w), of each clip from its own source."""
         f, height, width = grey.shape[1], *grey.shape[-2:]
         return torch.stack([self._network.draw_noise(f, height, width, source) for source in self._generators])
-
-
-def sector(pictures: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """1 where a picture shows anything, 0 on the dark ground around it, which reaches the picture's border."""
-    lit = [_lit(picture[0]) for picture in pictures.cpu().float().numpy()]
-    return torch.from_numpy(np.stack(lit))[:, None].to(pictures)
-
-
-def _lit(picture: np.ndarray) -> np.ndarray:
-    dark = ndimage.uniform_filter(picture.clip(0, 1), _WINDOW, mode="nearest") < _DARK
-    regions = np.asarray(ndimage.label(dark)[0])  # type: ignore[index]
-    border = np.concatenate([regions[[0, -1]].ravel(), regions[:, [0, -1]].ravel()])
-    around = np.isin(regions, border[border > 0])
-    return np.logical_not(ndimage.binary_dilation(around, iterations=_MARGIN))
 
 
 def _parts(*columns: Float[Tensor, "b f ..."]) -> Iterator[tuple[Tensor, ...]]:
