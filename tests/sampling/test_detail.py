@@ -49,7 +49,8 @@ def test_share_mixes_frames_and_frames_with_detail(network: DetailNetwork) -> No
     known = (grey[:, 0], grey[:, 0])
     none, half, whole = (DetailStream(network, [1], known, share)(video) for share in (0.0, 0.5, 1.0))
     torch.testing.assert_close(none, grey)
-    torch.testing.assert_close(half, (none + whole) / 2)
+    inside = whole > 0  # nothing is darker than black
+    torch.testing.assert_close(half[inside], (none + whole)[inside] / 2)
 
 
 def test_the_known_picture_matters_and_is_the_first_frame_if_none_is_given(network: DetailNetwork) -> None:
@@ -60,6 +61,19 @@ def test_the_known_picture_matters_and_is_the_first_frame_if_none_is_given(netwo
     same = DetailStream(network, [1], (alone[:, 0].clamp(0, 1), video[:, 0]))(video)
     assert (given - alone)[:, 1:].abs().max() > 1e-2
     assert (same - alone)[:, 1:].abs().mean() < 0.5 * (given - alone)[:, 1:].abs().mean()
+
+
+def test_the_ground_around_the_sector_is_black_and_what_is_lit_stays() -> None:
+    video = torch.full((1, 3, 1, 32, 32), 1.5 / 255)
+    video[..., 8:, 6:26] = 0.6
+    video[..., 12:24, 10:20] = 7 / 255  # a wall in shadow
+    ground = torch.ones(32, 32, dtype=torch.bool)
+    ground[6:, 4:28] = False
+    adds_nothing = DetailNetwork(DetailConfig((8, 16), (8,), 2)).eval()
+    for known in (None, (video[:, 0], video[:, 0])):
+        made = DetailStream(adds_nothing, [1], known)(video)
+        assert not made[..., ground].any()
+        torch.testing.assert_close(made[..., 8:, 6:26], video[..., 8:, 6:26])
 
 
 def test_a_generated_clip_begins_with_the_picture_itself(detailed: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from echopulse.models.detail import DetailNetwork
 
@@ -14,9 +15,15 @@ _AT_ONCE = 64
 _HOLD = 2.0
 """Weight of a frame's own motion beside that of each neighbour."""
 
-_FRESH = 0.4
+_FRESH = 0.25
 """Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all,
 still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum hardly needs it."""
+
+_WINDOW = 5
+_BLACK, _LIT = 2 / 255, 6 / 255
+"""A pixel is black where the mean of the `_WINDOW` × `_WINDOW` around it is below the first, and untouched from the
+second on. Around the sector, where nothing echoes, decoder and speckle leave a grey level or two; walls in shadow are
+brighter."""
 
 
 class DetailStream:
@@ -27,7 +34,7 @@ class DetailStream:
         seeds: of the speckle, one a clip.
         known: a picture of each clip whose detail is known, and the same as decoded, (b, 1, h, w) each; else the first
             frame gets speckle and is the known picture of those that follow.
-        share: of the detail; 0 leaves frames as decoded.
+        share: of the detail; 0 leaves frames as decoded, but for the ground around the sector.
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class DetailStream:
         self._before: Tensor | None = None  # motion in the last frame so far
 
     def __call__(self, pixels: Float[Tensor, "b f c h w"]) -> Float[Tensor, "b f 1 h w"]:
-        """The next decoded frames with their detail; grey levels in [0, 1], a little beyond where speckle is bright.
+        """The next decoded frames with their detail; grey levels from 0, a little beyond 1 where speckle is bright.
 
         Raises:
             InputError: sides that the network cannot take.
@@ -59,7 +66,7 @@ class DetailStream:
             made = torch.cat([first, self._frames(grey[:, 1:], self._known, True)], dim=1)
         else:
             made = self._frames(grey, self._known, True)
-        return grey + self._share * (made - grey)
+        return _with_black_ground(grey + self._share * (made - grey))
 
     def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor], has_known: bool) -> Tensor:
         """All frames, `_AT_ONCE` in each pass."""
@@ -90,6 +97,13 @@ class DetailStream:
         """(b, f, k, h, w), of each clip from its own source."""
         f, height, width = grey.shape[1], *grey.shape[-2:]
         return torch.stack([self._network.draw_noise(f, height, width, source) for source in self._generators])
+
+
+def _with_black_ground(pixels: Float[Tensor, "b f 1 h w"]) -> Float[Tensor, "b f 1 h w"]:
+    """Nothing where next to nothing was: true clips are black around the sector."""
+    pixels = pixels.clamp(min=0)
+    around = avg_pool2d(pixels.flatten(0, 1), _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    return pixels * ((around.view_as(pixels) - _BLACK) / (_LIT - _BLACK)).clamp(0, 1)
 
 
 def _parts(*columns: Float[Tensor, "b f ..."]) -> Iterator[tuple[Tensor, ...]]:
