@@ -26,6 +26,13 @@ def network() -> DetailNetwork:
     return network
 
 
+def _with_little_speckle(network: DetailNetwork) -> DetailNetwork:
+    """So little that it takes nothing below black."""
+    network = copy.deepcopy(network)
+    network.texture.head.weight.mul_(0.02)
+    return network
+
+
 @pytest.fixture
 def detailed(pipeline: Pipeline, network: DetailNetwork) -> Iterator[Pipeline]:
     pipeline.detail = network
@@ -45,8 +52,7 @@ def test_pieces_of_a_stream_are_the_whole_stream_but_at_their_ends(network: Deta
 
 
 def test_share_mixes_frames_and_frames_with_detail(network: DetailNetwork) -> None:
-    network = copy.deepcopy(network)
-    network.texture.head.weight.mul_(0.02)  # so that speckle takes nothing below black
+    network = _with_little_speckle(network)
     video = 0.5 + 0.5 * torch.rand(1, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     grey = video.mean(2, keepdim=True)
     known = (grey[:, 0], grey[:, 0])
@@ -57,6 +63,7 @@ def test_share_mixes_frames_and_frames_with_detail(network: DetailNetwork) -> No
 
 
 def test_the_known_picture_matters_and_is_the_first_frame_if_none_is_given(network: DetailNetwork) -> None:
+    network = _with_little_speckle(network)
     draws = torch.Generator().manual_seed(0)
     video, picture = torch.rand(1, 4, 1, 32, 32, generator=draws), torch.rand(1, 1, 32, 32, generator=draws)
     alone = DetailStream(network, [1])(video)
@@ -64,6 +71,19 @@ def test_the_known_picture_matters_and_is_the_first_frame_if_none_is_given(netwo
     same = DetailStream(network, [1], (alone[:, 0].clamp(0, 1), video[:, 0]))(video)
     assert (given - alone)[:, 1:].abs().max() > 1e-2
     assert (same - alone)[:, 1:].abs().mean() < 0.5 * (given - alone)[:, 1:].abs().mean()
+
+
+def test_speckle_of_the_first_picture_is_drawn_as_learned_and_not_added_to_itself_later(network: DetailNetwork) -> None:
+    network = _with_little_speckle(network)
+    for values in network.motion.head.parameters():
+        torch.nn.init.zeros_(values)  # nothing moves, and half of the known picture is carried
+    grey = torch.full((1, 2, 1, 128, 128), 0.5)
+    first, later = (DetailStream(network, [1])(grey) - grey)[0, :, 0]
+    material, fresh = (network.draw_noise(1, 128, 128, torch.Generator().manual_seed(i))[None] for i in (2, 3))
+    learned = network(*[grey[:, 0]] * 3, torch.zeros(1, dtype=torch.bool), material, fresh)[1].squeeze() - 0.5
+    assert first.std() / learned.std() == pytest.approx(1, abs=0.1)
+    added = later - first / 2
+    assert abs(np.corrcoef(first.flatten(), added.flatten())[0, 1]) < 0.1
 
 
 def test_the_ground_around_the_sector_is_black_and_what_is_lit_stays() -> None:

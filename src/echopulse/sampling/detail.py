@@ -58,28 +58,37 @@ class DetailStream:
         """
         self._network.config.check_size(*pixels.shape[-2:])
         grey = pixels.float().mean(2, keepdim=True)
-        if self._material is None:
-            self._material = self._noise(grey[:, :1])[:, 0]
         if self._known is None:
-            first = self._frames(grey[:, :1], (grey[:, 0], grey[:, 0]), False)
+            first = self._drawn(grey[:, 0])[:, None]
             self._known = (first[:, 0].clamp(0, 1), grey[:, 0])
-            made = torch.cat([first, self._frames(grey[:, 1:], self._known, True)], dim=1)
+            made = torch.cat([first, self._carried(grey[:, 1:], self._known)], dim=1)
         else:
-            made = self._frames(grey, self._known, True)
+            made = self._carried(grey, self._known)
         return _with_black_ground(grey + self._share * (made - grey))
 
-    def _frames(self, grey: Tensor, known: tuple[Tensor, Tensor], has_known: bool) -> Tensor:
-        """All frames, `_AT_ONCE` in each pass."""
+    def _drawn(self, grey: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        """A picture of each clip with speckle, of which nothing is known."""
+        material, fresh = (self._noise(grey[:, None])[:, 0] for _ in range(2))
+        there = torch.zeros(len(grey), dtype=torch.bool)
+        return self._network(grey, grey, grey, there, material[None], fresh[None])[1][0]
+
+    def _carried(self, grey: Float[Tensor, "b f 1 h w"], known: tuple[Tensor, Tensor]) -> Float[Tensor, "b f 1 h w"]:
+        """All frames from the known picture, `_AT_ONCE` in each pass.
+
+        Their speckle has noise of its own: with that of a drawn known picture, what is new in a pixel would add up with
+        what is carried there, where the network takes them to be independent.
+        """
         b, f = grey.shape[:2]
         if f == 0:
             return grey
-        assert self._material is not None
+        if self._material is None:
+            self._material = self._noise(grey[:, :1])[:, 0]
         picture, coded, material = (x[:, None].expand(-1, f, -1, -1, -1) for x in (*known, self._material))
         motion = torch.cat([self._network.estimate(*part) for part in _parts(grey, picture, coded)])
-        motion = self._steadied(motion.unflatten(0, (b, f))) if has_known else motion.unflatten(0, (b, f))
+        motion = self._steadied(motion.unflatten(0, (b, f)))
         fresh, made = _FRESH * self._noise(grey), []
         for moves, decoded, known_picture, fixed, free in _parts(motion, grey, picture, material, fresh):
-            there = torch.full((len(decoded),), has_known)
+            there = torch.ones(len(decoded), dtype=torch.bool)
             made.append(self._network.compose(moves, decoded, known_picture, there, fixed[None], free[None])[1][0])
         return torch.cat(made).unflatten(0, (b, f))
 
