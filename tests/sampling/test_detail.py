@@ -86,6 +86,16 @@ def test_speckle_of_the_first_picture_is_drawn_as_learned_and_not_added_to_itsel
     assert abs(np.corrcoef(first.flatten(), added.flatten())[0, 1]) < 0.1
 
 
+def test_memory_is_bounded_for_first_pictures_too(network: DetailNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = torch.rand(5, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole, sizes = DetailStream(network, range(5))(video), []
+    monkeypatch.setattr("echopulse.sampling.detail._AT_ONCE", 2)
+    watch = network.texture.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    torch.testing.assert_close(DetailStream(network, range(5))(video), whole)
+    watch.remove()
+    assert max(sizes) == 2 and sum(sizes) == 15
+
+
 def test_the_ground_around_the_sector_is_black_and_what_is_lit_stays() -> None:
     video = torch.full((1, 3, 1, 32, 32), 1.5 / 255)
     video[..., 8:, 6:26] = 0.6

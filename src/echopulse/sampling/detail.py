@@ -16,8 +16,9 @@ _HOLD = 2.0
 """Weight of a frame's own motion beside that of each neighbour."""
 
 _FRESH = 0.25
-"""Share of the noise of a frame alone that is used: frames from drawn codes change enough by themselves. With all,
-still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum hardly needs it."""
+"""Share of the noise of a frame alone that is used beside a known picture: frames from drawn codes change enough by
+themselves. With all, still tissue of clips from a picture changed 1.18 times as much as real tissue; the spectrum
+hardly needs it."""
 
 _WINDOW = 5
 _BLACK, _LIT = 2 / 255, 6 / 255
@@ -59,18 +60,20 @@ class DetailStream:
         self._network.config.check_size(*pixels.shape[-2:])
         grey = pixels.float().mean(2, keepdim=True)
         if self._known is None:
-            first = self._drawn(grey[:, 0])[:, None]
+            first = self._drawn(grey[:, :1])
             self._known = (first[:, 0].clamp(0, 1), grey[:, 0])
             made = torch.cat([first, self._carried(grey[:, 1:], self._known)], dim=1)
         else:
             made = self._carried(grey, self._known)
         return _with_black_ground(grey + self._share * (made - grey))
 
-    def _drawn(self, grey: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-        """A picture of each clip with speckle, of which nothing is known."""
-        material, fresh = (self._noise(grey[:, None])[:, 0] for _ in range(2))
-        there = torch.zeros(len(grey), dtype=torch.bool)
-        return self._network(grey, grey, grey, there, material[None], fresh[None])[1][0]
+    def _drawn(self, grey: Float[Tensor, "b 1 1 h w"]) -> Float[Tensor, "b 1 1 h w"]:
+        """A picture of each clip with speckle, of which nothing is known, `_AT_ONCE` in each pass."""
+        made = []
+        for decoded, fixed, free in _parts(grey, self._noise(grey), self._noise(grey)):
+            there = torch.zeros(len(decoded), dtype=torch.bool)
+            made.append(self._network(decoded, decoded, decoded, there, fixed[None], free[None])[1][0])
+        return torch.cat(made)[:, None]
 
     def _carried(self, grey: Float[Tensor, "b f 1 h w"], known: tuple[Tensor, Tensor]) -> Float[Tensor, "b f 1 h w"]:
         """All frames from the known picture, `_AT_ONCE` in each pass.
