@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from processes import communication_threads
 from torch import Tensor, nn
 
 from echopulse.training.engine import TrainSettings, train
@@ -39,3 +40,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     settings = TrainSettings(5, 1, warmup=1, learning_rate=0.1, precision="no", ema_decay=0.5)
     train(Line(int(os.environ["WORLD_SIZE"])), settings, Path(sys.argv[1]), quiet=True)
+    assert not communication_threads()

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed.nn.functional  # as training/engine.py does
+from processes import communication_threads
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -62,3 +64,4 @@ def main(kind: str, output: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(*sys.argv[1:])
+    assert not communication_threads()
