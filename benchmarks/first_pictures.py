@@ -3,12 +3,11 @@
     python benchmarks/first_pictures.py SET [--reference SET] [--checkpoint compact] [--patients 40] [--draws 4]
                                         [--picture PICTURE.png]
 
-For every patient of a prepared set of one view single pictures are drawn. The best of the first n is taken by the
-checkpoint's own segmenter; auditions take the first clear one of as many as its settings allow, else the best. Shown:
-`doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the Fréchet distance of our features to
-the first pictures of all patients of that view in the reference set, or else in the set itself. The true pictures of
-these patients stand beside, as they are and coded with speckle drawn. Distances shrink with the number of pictures. The
-last line is JSON. PICTURE shows first draws that were unclear, what was taken in their place, and the true pictures.
+For every patient of a prepared set of one view single pictures are drawn, and the best of the first n is taken by the
+checkpoint's own segmenter. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the
+Fréchet distance of our features to the first pictures of all patients of that view in the reference set, or else in the
+set itself. The true pictures of these patients stand beside, as they are and coded with speckle drawn. Distances shrink
+with the number of pictures. The last line is JSON.
 """
 
 import argparse
@@ -77,15 +76,8 @@ def main() -> None:
     again = [coded(pipeline, picture[None], seed)[0] for seed, picture in enumerate(true)]
     arms = {"true": true, "true, coded": np.array(again)}
     arms["all draws"] = drawn.reshape(-1, *drawn.shape[2:])
-    each = np.arange(patients)
     for count in sorted({1, 2, 4, options.draws}):
-        arms[f"best of {count}"] = drawn[each, doubt[:, :count].argmin(1)]
-    settings = pipeline.default_settings
-    heard = doubt[:, : settings.auditions]
-    clear = heard <= settings.clear_doubt
-    taken = np.where(clear.any(1), clear.argmax(1), heard.argmin(1))
-    arms["auditions"] = drawn[each, taken]
-    print(f"{100 * (taken > 0).mean():.0f} % of the first draws are not what auditions take")
+        arms[f"best of {count}"] = drawn[np.arange(patients), doubt[:, :count].argmin(1)]
     table = {}
     for name, pictures in arms.items():
         by_own, by_judge = (float(np.mean(network.doubt(pictures))) for network in (own, judge))
@@ -94,8 +86,9 @@ def main() -> None:
         doubts = f"doubt {by_own:.2f}, of the judge {by_judge:.2f}"
         print(f"{name:<12} {len(pictures):>5} pictures, {doubts}   {echo.metric} {distance:.3f}")
     if options.picture is not None:
-        refused = np.flatnonzero(taken > 0)[:COLUMNS]
-        rows = [pictures[refused] for pictures in (drawn[:, 0], arms["auditions"], true)]
+        heard = doubt[:, : pipeline.default_settings.auditions]
+        ends = (drawn[np.arange(patients), chosen] for chosen in (heard.argmax(1), heard.argmin(1)))
+        rows = [pictures[:COLUMNS] for pictures in (*ends, true)]
         Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(options.picture)
     print(json.dumps({"patients": patients, "draws": options.draws} | table))
 

@@ -110,18 +110,6 @@ def test_first_picture_is_drawn_before_all_else(known_answer: Callable, scene: S
         DecodeSettings(picture_temperature=0.0)
 
 
-def test_the_temperature_of_first_pictures_falls_where_asked(known_answer: Callable, scene: Scene) -> None:
-    cooled = DecodeSettings(steps=8, temperature=3.0, picture_temperature=4.0, picture_final_temperature=0.0)
-    warm = DecodeSettings(steps=8, temperature=3.0, picture_temperature=4.0)
-    likeliest = []
-    for settings in (cooled, warm):
-        (codes,) = generate_codes(known_answer(torch.linspace(0, 8, 20)), scene, 1, settings, seed=0)
-        likeliest.append(int((codes == 63).sum()))
-    assert likeliest[0] > 2 * likeliest[1]
-    with pytest.raises(InputError, match="final temperature is -1"):
-        DecodeSettings(picture_final_temperature=-1.0)
-
-
 def test_conditions_of_windows_walk_along_the_ecg(known_answer: Callable, scene: Scene) -> None:
     model = known_answer(torch.zeros(20))
     with torch.inference_mode():

@@ -1,8 +1,7 @@
-"""Auditions: where no first picture is given, pictures are drawn until one is clear, and the clip begins with it.
+"""Auditions: where no first picture is given, several are drawn, and the clip begins with the clearest.
 
 Some drawn pictures are muddled: a ventricle whose border nobody finds, unlike in any true one. On those the heart beats
-as told, but neither a viewer nor a segmenter can see it. To keep the clearest of several instead would also leave out
-what is merely rare: pictures of little contrast, which some patients have.
+as told, but neither a viewer nor a segmenter can see it.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,27 +27,20 @@ def auditioned(
     segmenter: ChamberSegmenter,
     picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
-    """The scenes with the first one of at most `settings.auditions` pictures that is clear, else with the clearest.
+    """The scenes with the clearest of `settings.auditions` first pictures, by the segmenter's `doubt`.
 
     Args:
         model: the generator.
         scenes: without first pictures, which `settings` want drawn before all else.
-        settings: how codes are drawn, and what is clear.
+        settings: how codes are drawn.
         generators: one a clip.
         show: what a first token frame looks like.
-        segmenter: finds the ventricle, or doubts. It should not be the one that judges the clips later.
+        segmenter: finds the ventricle. It should not be the one that judges the clips later.
         picture_network: draws them, where the checkpoint has one; else the generator does.
     """
-    seeds = [torch.randint(2**62, (settings.auditions,), generator=one).tolist() for one in generators]
-    chosen, doubts = list(scenes), np.full(len(scenes), np.inf)
-    waiting = list(range(len(scenes)))
-    for attempt in range(settings.auditions):
-        draws = [torch.Generator().manual_seed(seeds[row][attempt]) for row in waiting]
-        candidates = with_first_pictures(model, [scenes[row] for row in waiting], settings, draws, picture_network)
-        for row, candidate, doubt in zip(waiting, candidates, segmenter.doubt(show(waiting, candidates)), strict=True):
-            if attempt == 0 or doubt < doubts[row]:
-                chosen[row], doubts[row] = candidate, doubt
-        waiting = [row for row in waiting if doubts[row] > settings.clear_doubt]
-        if not waiting:
-            break
-    return chosen
+    rows = [row for row in range(len(scenes)) for _ in range(settings.auditions)]
+    seeds = [int(torch.randint(2**62, (), generator=generators[row])) for row in rows]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    candidates = with_first_pictures(model, scenes, settings, draws, picture_network)
+    doubt = segmenter.doubt(show(rows, candidates)).reshape(len(scenes), settings.auditions)
+    return [candidates[row * settings.auditions + int(best)] for row, best in enumerate(doubt.argmin(1))]

@@ -45,14 +45,12 @@ class DecodeSettings:
         detail: share of the detail that the checkpoint's detail network, where there is one, adds to decoded frames.
         picture_temperature: for clips that start from no picture: draw the first one before all else, at this
             temperature; see `of_picture`. None draws it together with what follows.
-        picture_final_temperature: what that moves towards; None: it stays.
         ef_contrast: how far from the ejection fraction that the ECG shows the generator is told that one asked for
             lies, in units of how far it does: above 1, since all else that the ECG shows pulls the heart back.
         rehearsals: how often, at most, a clip's first seconds are generated and measured, and the ejection fraction
             that the generator is told is corrected; for checkpoints that have a segmenter.
-        auditions: how many first pictures are drawn where none is given, at most, until one is clear; else the clearest
-            is kept. For checkpoints that have a segmenter, and where first pictures are drawn before all else.
-        clear_doubt: the segmenter's `doubt` up to which a picture is clear; 0: none is, the clearest of all is kept.
+        auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
+            that have a segmenter, and where first pictures are drawn before all else.
     """
 
     steps: int = 8
@@ -64,12 +62,10 @@ class DecodeSettings:
     order: str = "auto"
     detail: float = 1.0
     picture_temperature: float | None = None
-    picture_final_temperature: float | None = None
     ef_contrast: float = 1.0
     guidance_alone: float | None = None
     rehearsals: int = 0
     auditions: int = 1
-    clear_doubt: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
@@ -84,17 +80,14 @@ class DecodeSettings:
         for temperature in (self.temperature, 1.0 if self.picture_temperature is None else self.picture_temperature):
             if not 0 < temperature <= 5:
                 raise InputError(f"temperature is {temperature}; expected more than 0, at most 5")
-        for final in (self.final_temperature, self.picture_final_temperature):
-            if final is not None and not 0 <= final <= 5:
-                raise InputError(f"final temperature is {final}; expected 0 to 5")
+        if self.final_temperature is not None and not 0 <= self.final_temperature <= 5:
+            raise InputError(f"final temperature is {self.final_temperature}; expected 0 to 5")
         if not 0 < self.ef_contrast <= 3:
             raise InputError(f"EF contrast is {self.ef_contrast}; expected more than 0, at most 3")
         if not 0 <= self.rehearsals <= _MAX_REHEARSALS:
             raise InputError(f"rehearsals is {self.rehearsals}; expected 0 to {_MAX_REHEARSALS}")
         if not 1 <= self.auditions <= _MAX_AUDITIONS:
             raise InputError(f"auditions is {self.auditions}; expected 1 (the first picture stays) to {_MAX_AUDITIONS}")
-        if not (math.isfinite(self.clear_doubt) and self.clear_doubt >= 0):
-            raise InputError(f"clear doubt is {self.clear_doubt}; expected 0 (no picture is clear) or more")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
@@ -107,9 +100,7 @@ class DecodeSettings:
         It holds the anatomy, which should vary as patients do, where motion should follow the ECG. So it is drawn
         without guidance, in four times the steps, each of which costs an eighth of a window's, and in an order that
         does not prefer what is likely: by confidence, black comes first, and pictures turn out dim and alike (Fréchet
-        distance 2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients). A temperature
-        that falls from above 1 to below it gives back what drawing many codes at a time takes: gain and contrast, which
-        the first ones settle, vary as they should, and the last ones fit what is there.
+        distance 2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients).
         """
         if self.picture_temperature is None:
             return None
@@ -118,7 +109,7 @@ class DecodeSettings:
             steps=min(4 * self.steps, _MAX_STEPS),
             guidance=1.0,
             temperature=self.picture_temperature,
-            final_temperature=self.picture_final_temperature,
+            final_temperature=None,
             order="halton",
             picture_temperature=None,
         )

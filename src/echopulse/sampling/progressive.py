@@ -151,18 +151,20 @@ def with_first_pictures(
         model: the generator.
         scenes: what to generate.
         settings: how codes are drawn.
-        generators: one a clip.
+        generators: one a clip, or several: as many scenes are made of each, one after the other.
         picture_network: draws them, where the checkpoint has one; else the generator does.
     """
     drawing = picture_drawing(scenes, settings)
     if drawing is None:
         return list(scenes)
-    c = model.config
-    joined = Conditions.joined([window_conditions(model, scene, 1) for scene in scenes])
+    c, each = model.config, len(generators) // len(scenes)
+    conditions = [window_conditions(model, scene, 1) for scene in scenes]
+    joined = Conditions.joined([one for one in conditions for _ in range(each)])
     alone = joined._replace(frame_times_s=joined.frame_times_s[:, :1])
     nothing = torch.zeros(len(generators), 1, c.rows, c.columns, dtype=torch.long)
     pictures = decode_window(picture_network or model, nothing, nothing.bool(), alone, drawing, generators)
-    return [replace(scene, first=picture) for scene, picture in zip(scenes, pictures, strict=True)]
+    repeated = [scene for scene in scenes for _ in range(each)]
+    return [replace(scene, first=picture) for scene, picture in zip(repeated, pictures, strict=True)]
 
 
 def picture_drawing(scenes: Sequence[Scene], settings: DecodeSettings) -> DecodeSettings | None:

@@ -107,20 +107,11 @@ def generator_decoding(preset: str) -> DecodeSettings:
         picture_temperature=1.0,
         ef_contrast=1.45,
         rehearsals=3,
-        auditions=4,
-        clear_doubt=1.8,
+        auditions=2,
     )
     if preset == "paper":
         return replace(shared, steps=18, guidance=3.0, temperature=0.9, final_temperature=0.0)
-    return replace(
-        shared,
-        steps=6,
-        guidance=1.6,
-        guidance_alone=1.5,
-        temperature=0.6,
-        picture_temperature=1.2,
-        picture_final_temperature=0.7,
-    )
+    return replace(shared, steps=6, guidance=1.6, guidance_alone=1.5, temperature=0.6)
 
 
 def ecg_recipe(preset: str) -> TrainSettings:
