@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed.nn.functional  # as training/engine.py does
 from processes import communication_threads
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,7 +30,17 @@ def run_workers(script: Path, world: int, *arguments: object) -> None:
 
 
 def communication_threads() -> list[str]:
-    """Names of gloo's threads in this process, which must end with the process group: later they may abort it."""
-    tasks = Path("/proc/self/task")
-    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
-    return [name for name in names if "gloo" in name]
+    """Names of gloo's threads in this process, which must end with the process group: later they may abort it.
+
+    One that was joined may be listed for a moment yet; one that is still there after five seconds stays.
+    """
+    until = time.monotonic() + 5
+    while True:
+        names = []
+        for task in Path("/proc/self/task").glob("*"):
+            with suppress(OSError):  # it has ended
+                names.append((task / "comm").read_text().strip())
+        left = [name for name in names if "gloo" in name]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.05)

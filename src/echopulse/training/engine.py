@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-import torch.distributed.nn.functional  # before any process group: it keeps the one that there is, threads and all
 from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file
 from torch import Tensor, nn
