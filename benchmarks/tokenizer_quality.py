@@ -1,11 +1,12 @@
 """What a tokenizer keeps of held-out clips, beside H.264 (or H.265, AV1) at the same number of bits.
 
     echopulse simulate -o held-out --num 100 --seed 1000000 --no-masks
-    python benchmarks/tokenizer_quality.py base held-out [--detail] [--continuous RUN] [--picture OUT.png]
-        [--codecs h264 h264-slow h265 av1]
+    python benchmarks/tokenizer_quality.py base held-out [--detail] [--search STEPS] [--continuous RUN]
+        [--picture OUT.png] [--codecs h264 h264-slow h265 av1]
 
 Clips are cut to their first `--frames` frames. `--continuous` names the same network trained without rounding for as
 many steps (`echopulse train tokenizer --continuous-steps N`, N the number of steps); it is measured without rounding.
+Figures that begin with `search` are those of codes as `echopulse reconstruct --search` finds them.
 Means are over clips; the last line is JSON.
 """
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from echopulse.axes import MASK_CLASSES
+from echopulse.cli.reconstruct import code_search
 from echopulse.cli.reconstruct import round_trip as streamed
 from echopulse.errors import InputError
 from echopulse.evaluation.pixel import pixel_scores
@@ -334,6 +336,13 @@ def heart(clips: Sequence[Clip], made: Sequence[np.ndarray]) -> dict[str, Any]:
     return motion_summary(motion) | figures
 
 
+def looks(clips: Sequence[Clip], made: Sequence[np.ndarray], prefix: str) -> dict[str, Any]:
+    """Pixels, spectrum and heart of reconstructions, by names that begin alike."""
+    originals = [clip.frames for clip in clips]
+    found = pixels(originals, made) | spectrum(originals, made) | heart(clips, made)
+    return {f"{prefix}{name}": value for name, value in found.items()}
+
+
 def save_picture(
     path: Path, originals: Sequence[np.ndarray], made: Sequence[np.ndarray], frame: int = 12, rows: int = 3
 ) -> None:
@@ -356,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=75)
     parser.add_argument("--codecs", nargs="+", choices=tuple(CODECS), default=["h264"], help="at the same bits")
     parser.add_argument("--detail", action="store_true", help="also with the checkpoint's detail network")
+    parser.add_argument("--search", type=int, metavar="STEPS", help="also with codes that are searched")
     parser.add_argument("--picture", type=Path, help="file for original | reconstruction | difference")
     options = parser.parse_args(arguments)
     try:
@@ -376,15 +386,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result["continuous_psnr"] = pixels(originals, unrounded)["psnr"]
             result["quantization_cost_db"] = result["continuous_psnr"] - result["psnr"]
         result |= heart(clips, made)
-        if options.detail:
-            network = DetailNetwork.from_pretrained(options.checkpoint).to(fast_dtype())
-            streams = (DetailStream(network, [seed]) for seed in range(len(originals)))
-            again = [streamed(tokenizer, x, stream)[0] for x, stream in zip(originals, streams, strict=True)]
-            drawn = [frames.round().astype(np.uint8) for frames in again]
-            if options.picture is not None:
-                save_picture(options.picture.with_stem(f"{options.picture.stem}-detail"), originals, drawn)
-            found = pixels(originals, drawn) | spectrum(originals, drawn) | heart(clips, drawn)
-            result |= {f"detail_{name}": value for name, value in found.items()}
+        searches = {"": None}
+        if options.search:
+            searches["search_"] = code_search(tokenizer, options.checkpoint, options.search)
+        network = DetailNetwork.from_pretrained(options.checkpoint).to(fast_dtype()) if options.detail else None
+        for name, search in searches.items():
+            if search is not None:
+                again = [streamed(tokenizer, x, search=search)[0].round().astype(np.uint8) for x in originals]
+                result |= looks(clips, again, name)
+            if network is not None:
+                streams = [DetailStream(network, [seed]) for seed in range(len(originals))]
+                again = [
+                    streamed(tokenizer, x, stream, search)[0] for x, stream in zip(originals, streams, strict=True)
+                ]
+                drawn = [frames.round().astype(np.uint8) for frames in again]
+                if options.picture is not None:
+                    save_picture(options.picture.with_stem(f"{options.picture.stem}-{name}detail"), originals, drawn)
+                result |= looks(clips, drawn, f"{name}detail_")
     except InputError as error:
         parser.error(str(error))
     result = {"checkpoint": options.checkpoint, "num_clips": len(clips), "frames": options.frames} | result

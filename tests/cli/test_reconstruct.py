@@ -17,6 +17,7 @@ from echopulse.models.checkpoints import save_network
 from echopulse.models.convert.state_file import read_tensors
 from echopulse.models.detail import DetailConfig, DetailNetwork
 from echopulse.models.presets import tokenizer_config
+from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
 from echopulse.models.tokenizer import VideoTokenizer
 
 
@@ -63,6 +64,35 @@ def test_detail_is_drawn_from_the_seed_where_asked_for(folder: Path, capsys: pyt
         assert figures["detail"] == bool(options)
         errors.append(figures["mse"])
     assert errors[1] == errors[2] and len(set(errors)) == 3
+
+
+@pytest.mark.parametrize("place", ["", "tokenizer"])
+def test_search_comes_nearer_with_and_without_a_segmenter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("ECHOPULSE_DTYPE", "float32")
+    shape = SegmenterConfig((8, 8), 32)
+    command = ["reconstruct", str(folder / "clips.npy"), "--checkpoint", str(folder / place)]
+    errors = []
+    for steps in (0, 8, 8):
+        main([*command, "--json", str(folder / "r.json"), "--search", str(steps)])
+        figures = json.loads((folder / "r.json").read_text())
+        assert figures["search"] == steps
+        errors.append(figures["mse"])
+        if steps:
+            save_network(ChamberSegmenter(shape), shape, folder / "segmenter")
+    assert errors[1] < errors[0]
+    assert errors[2] < errors[0]
+    if place:
+        assert errors[1] == errors[2], "a tokenizer's own folder has no segmenter"
+
+
+def test_a_search_of_too_many_steps_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps in ("-1", "1001"):
+        with pytest.raises(SystemExit) as stop:
+            main(["reconstruct", str(folder / "clips.npy"), "--checkpoint", str(folder), "--search", steps])
+        error = capsys.readouterr().err.strip()
+        assert stop.value.code == 2 and f"{steps} steps of search; expected 0" in error and "\n" not in error
 
 
 def test_round_trip_in_pieces_is_that_of_the_whole(folder: Path) -> None:

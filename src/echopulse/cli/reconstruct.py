@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from echopulse.models.tokenizer import VideoTokenizer
     from echopulse.sampling.detail import DetailStream
+    from echopulse.training.code_search import CodeSearch
 
 _CHUNK = 64
 """Frames that are coded and measured at once."""
@@ -28,6 +29,7 @@ def reconstruct(
     checkpoint: str = "compact",
     detail: bool = False,
     seed: int = 0,
+    search: int = 0,
 ) -> None:
     """Code videos and decode them again: how much is lost?
 
@@ -42,6 +44,8 @@ def reconstruct(
         detail: draw the speckle that codes leave out, by the checkpoint's detail network: it looks like the original's
             and moves with the wall, but its grains lie elsewhere, so pixel errors grow.
         seed: of the speckle.
+        search: steps in which better codes than the encoder's are looked for, such as 24; each takes several times as
+            long as decoding. Where the checkpoint has a segmenter, the ventricle that it sees counts beside the pixels.
     """
     from tqdm import tqdm
 
@@ -57,35 +61,58 @@ def reconstruct(
         raise InputError(f"{json.parent}: no such folder; create it first")
     tokenizer = VideoTokenizer.from_pretrained(checkpoint).to(fast_dtype())
     texture = DetailNetwork.from_pretrained(checkpoint).to(fast_dtype()) if detail else None
+    better = code_search(tokenizer, checkpoint, search) if search else None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[float, ...]] = []
     clips = (clip for path in videos for clip in _clips(path))
     for name, frames, fps in tqdm(clips, desc="clips", unit="clip", disable=None):
         stream = None if texture is None else DetailStream(texture, [seed])
-        pictures = _compared(tokenizer, frames, rows, stream)
+        pictures = _compared(tokenizer, frames, rows, stream, better)
         if output is not None:
             write_pictures(pictures, fps, output / f"{name}.mp4")
         else:
             deque(pictures, maxlen=0)
-    figures = _figures(rows, tokenizer, checkpoint) | {"detail": detail}
+    figures = _figures(rows, tokenizer, checkpoint) | {"detail": detail, "search": search}
     print("  ".join(f"{name} {x:.5g}" if isinstance(x, float) else f"{name} {x}" for name, x in figures.items()))
     if json is not None:
         save_json(json, figures)
 
 
+def code_search(tokenizer: "VideoTokenizer", checkpoint: str, steps: int) -> "CodeSearch":
+    """A search for codes that sees walls where the checkpoint has a segmenter."""
+    from echopulse.models.checkpoints import find_network, load_network
+    from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+    from echopulse.training.code_search import CodeSearch
+
+    try:
+        folder = find_network(checkpoint, "segmenter")
+    except InputError:
+        return CodeSearch(tokenizer, steps)
+    if folder == find_network(checkpoint, "tokenizer"):  # the name of that network's own folder
+        return CodeSearch(tokenizer, steps)
+    dtype = next(tokenizer.parameters()).dtype
+    return CodeSearch(tokenizer, steps, load_network(ChamberSegmenter, SegmenterConfig, folder).to(dtype))
+
+
 def round_trip(
-    tokenizer: "VideoTokenizer", frames: "np.ndarray", detail: "DetailStream | None" = None
+    tokenizer: "VideoTokenizer",
+    frames: "np.ndarray",
+    detail: "DetailStream | None" = None,
+    search: "CodeSearch | None" = None,
 ) -> tuple["np.ndarray", int]:
     """All of a clip after coding, as `round_trip_pieces` gives it, and the number of its codes."""
     import numpy as np
 
-    again = np.concatenate(list(round_trip_pieces(tokenizer, frames, detail)))
+    again = np.concatenate(list(round_trip_pieces(tokenizer, frames, detail, search)))
     return again, math.prod(tokenizer.grid_shape(*_padded(tokenizer, frames)))
 
 
 def round_trip_pieces(
-    tokenizer: "VideoTokenizer", frames: "np.ndarray", detail: "DetailStream | None" = None
+    tokenizer: "VideoTokenizer",
+    frames: "np.ndarray",
+    detail: "DetailStream | None" = None,
+    search: "CodeSearch | None" = None,
 ) -> Iterator["np.ndarray"]:
     """A clip after coding, in pieces; a causal tokenizer streams it, so its length is not bounded by the memory.
 
@@ -93,6 +120,7 @@ def round_trip_pieces(
         tokenizer: any.
         frames: uint8 (frames, height, width).
         detail: adds speckle to what comes back.
+        search: finds codes; the encoder does without it.
 
     Yields:
         float32 (frames, height, width) in [0, 255], in order, as many frames in all as the clip has.
@@ -115,7 +143,7 @@ def round_trip_pieces(
 
     with torch.inference_mode():
         if causal:
-            made = tokenizer.decode_stream(tokenizer.encode_stream(pieces()))
+            made = tokenizer.decode_stream((tokenizer.encode_stream if search is None else search.stream)(pieces()))
         else:
             made = (tokenizer.decode(tokenizer.encode(video)) for video in pieces())
         done = 0
@@ -134,13 +162,17 @@ def _padded(tokenizer: "VideoTokenizer", frames: "np.ndarray") -> tuple[int, int
 
 
 def _compared(
-    tokenizer: "VideoTokenizer", frames: "np.ndarray", rows: list[tuple[float, ...]], detail: "DetailStream | None"
+    tokenizer: "VideoTokenizer",
+    frames: "np.ndarray",
+    rows: list[tuple[float, ...]],
+    detail: "DetailStream | None",
+    search: "CodeSearch | None",
 ) -> Iterator["np.ndarray"]:
     """Original, reconstruction and difference side by side, frame by frame; then adds the clip's figures to `rows`."""
     import numpy as np
 
     sums, done = np.zeros(3), 0
-    for again in round_trip_pieces(tokenizer, frames, detail):
+    for again in round_trip_pieces(tokenizer, frames, detail, search):
         piece = frames[done : done + len(again)]
         done += len(again)
         sums += _error_sums(piece, again)

@@ -108,6 +108,11 @@ class Quantizer(nn.Module):
         """Number of codes."""
         return math.prod(self.config.levels)
 
+    @property
+    def highest_digits(self) -> Int[Tensor, " k"]:
+        """The largest value of each digit; the least is 0."""
+        return self._levels - 1
+
     def forward(self, x: Float[Tensor, "... d"], quantize: bool = True) -> Quantized:
         """Quantizes features.
 
@@ -123,8 +128,24 @@ class Quantizer(nn.Module):
 
     def embed(self, codes: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
         """Features of given codes, as `forward` returns them."""
-        digits = codes.unsqueeze(-1) // self._radix % self._levels
-        value = (digits.float() / (self._levels - 1) * 2 - 1) * self._length
+        return self.embed_digits(self.digits(codes).float())
+
+    def digits(self, codes: Int[Tensor, "..."]) -> Int[Tensor, "... k"]:
+        """The digits of codes, the most significant first."""
+        return codes.unsqueeze(-1) // self._radix % self._levels
+
+    def unrounded_digits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... k"]:
+        """The digits of features before they are rounded, from 0 to `highest_digits`."""
+        value = self._bound(_project(self.project_in, x)) / self._length
+        return ((value + 1) / 2).clamp(0, 1) * (self._levels - 1)
+
+    def join_digits(self, digits: Int[Tensor, "... k"]) -> Int[Tensor, "..."]:
+        """The codes of given digits; inverse of `digits`."""
+        return (digits * self._radix).sum(-1)
+
+    def embed_digits(self, digits: Float[Tensor, "... k"]) -> Float[Tensor, "... d"]:
+        """Features of digits, which need not be whole: between two levels lies what is between their features."""
+        value = (digits / (self._levels - 1) * 2 - 1) * self._length
         return self.project_out(value.to(self.project_out.weight.dtype))
 
     def _bound(self, z: Tensor) -> Tensor:
@@ -144,8 +165,7 @@ class Quantizer(nn.Module):
         return torch.round((bounded + 1) / 2 * steps) / steps * 2 - 1
 
     def _encode(self, value: Tensor) -> Tensor:
-        digits = torch.round((value / self._length + 1) / 2 * (self._levels - 1)).long()
-        return (digits * self._radix).sum(-1)
+        return self.join_digits(torch.round((value / self._length + 1) / 2 * (self._levels - 1)).long())
 
 
 class VectorQuantizer(nn.Module):

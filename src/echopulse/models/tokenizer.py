@@ -227,9 +227,12 @@ class VideoTokenizer(nn.Module):
         Raises:
             InputError: frames, size or channels that do not fit, or pixels that are not finite.
         """
+        return self.quantizer(self._checked_features(video, continuation)).codes
+
+    def _checked_features(self, video: Tensor, continuation: bool) -> Tensor:
         if not torch.isfinite(video).all():
             raise InputError("the video has pixels that are not finite (NaN or infinite); expected values in [0, 1]")
-        return self.quantizer(self.features(video, continuation)).codes
+        return self.features(video, continuation)
 
     def decode(self, codes: Int[Tensor, "b t gh gw"], continuation: bool = False) -> Float[Tensor, "b f c h w"]:
         """Pixels of codes; not clamped.
@@ -241,9 +244,10 @@ class VideoTokenizer(nn.Module):
             raise InputError(
                 f"codes from {int(codes.min())} to {int(codes.max())}; expected 0 to {self.codebook_size - 1}"
             )
-        return self._to_pixels(self.quantizer.embed(codes), continuation)
+        return self.pixels(self.quantizer.embed(codes), continuation)
 
-    def _to_pixels(self, x: Float[Tensor, "b t gh gw d"], continuation: bool) -> Float[Tensor, "b f c h w"]:
+    def pixels(self, x: Float[Tensor, "b t gh gw d"], continuation: bool) -> Float[Tensor, "b f c h w"]:
+        """Pixels of features as the quantizer gives them; see `decode`."""
         b = x.shape[0]
         x = self.between_out(self.temporal_decoder(x))
         x = self.norm_out(self.spatial_decoder(x))
@@ -271,16 +275,20 @@ class VideoTokenizer(nn.Module):
         Raises:
             InputError: an even number of frames in all.
         """
+        return (self.quantizer(features).codes for features in self.feature_stream(chunks))
+
+    def feature_stream(self, chunks: Iterable[Tensor]) -> Iterator[Float[Tensor, "b t gh gw d"]]:
+        """Encoder output before quantization of a clip that comes in pieces; see `encode_stream`."""
         frames: Tensor | None = None
         whole, done = True, 0  # `frames` still holds the clip's first frame; its token frames that were given out
         for chunk in chunks:
             frames = chunk if frames is None else torch.cat([frames, chunk], dim=1)
             usable = frames.shape[1] - (frames.shape[1] + whole) % 2
-            codes = self.encode(frames[:, :usable], continuation=not whole) if usable else None
-            if codes is None or codes.shape[1] == done:
+            features = self._checked_features(frames[:, :usable], not whole) if usable else None
+            if features is None or features.shape[1] == done:
                 continue
-            yield codes[:, done:]
-            done = codes.shape[1]
+            yield features[:, done:]
+            done = features.shape[1]
             if done > self.reach:
                 frames, whole, done = frames[:, usable - 2 * self.reach :], False, self.reach
         if frames is not None and (frames.shape[1] + whole) % 2:
@@ -309,4 +317,4 @@ class VideoTokenizer(nn.Module):
     def forward(self, video: Float[Tensor, "b f c h w"], quantize: bool = True) -> TokenizerOutput:
         """Round trip for training."""
         quantized = self.quantizer(self.features(video), quantize)
-        return TokenizerOutput(self._to_pixels(quantized.features, continuation=False), quantized)
+        return TokenizerOutput(self.pixels(quantized.features, continuation=False), quantized)
