@@ -124,7 +124,8 @@ class Quantizer(nn.Module):
         after = self._round(before)
         through = before + (after - before).detach() if quantize else before
         features = self.project_out(through.to(self.project_out.weight.dtype))
-        return Quantized(features, self._encode(after), before, after)
+        codes = self.join_digits(self._to_digits(after).round().long())
+        return Quantized(features, codes, before, after)
 
     def embed(self, codes: Int[Tensor, "..."]) -> Float[Tensor, "... d"]:
         """Features of given codes, as `forward` returns them."""
@@ -136,8 +137,8 @@ class Quantizer(nn.Module):
 
     def unrounded_digits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... k"]:
         """The digits of features before they are rounded, from 0 to `highest_digits`."""
-        value = self._bound(_project(self.project_in, x)) / self._length
-        return ((value + 1) / 2).clamp(0, 1) * (self._levels - 1)
+        digits = self._to_digits(self._bound(_project(self.project_in, x)))
+        return digits.clamp(min=0).minimum(self.highest_digits)
 
     def join_digits(self, digits: Int[Tensor, "... k"]) -> Int[Tensor, "..."]:
         """The codes of given digits; inverse of `digits`."""
@@ -145,8 +146,7 @@ class Quantizer(nn.Module):
 
     def embed_digits(self, digits: Float[Tensor, "... k"]) -> Float[Tensor, "... d"]:
         """Features of digits, which need not be whole: between two levels lies what is between their features."""
-        value = (digits / (self._levels - 1) * 2 - 1) * self._length
-        return self.project_out(value.to(self.project_out.weight.dtype))
+        return self.project_out(self._to_values(digits).to(self.project_out.weight.dtype))
 
     def _bound(self, z: Tensor) -> Tensor:
         match self.config.kind:
@@ -161,11 +161,15 @@ class Quantizer(nn.Module):
         """Nearest level; LFQ and BSQ have one level on each side of zero."""
         if self.config.kind != "fsq":
             return torch.where(bounded > 0, self._length, -self._length)
-        steps = self._levels - 1
-        return torch.round((bounded + 1) / 2 * steps) / steps * 2 - 1
+        return self._to_values(self._to_digits(bounded).round())
 
-    def _encode(self, value: Tensor) -> Tensor:
-        return self.join_digits(torch.round((value / self._length + 1) / 2 * (self._levels - 1)).long())
+    def _to_digits(self, values: Tensor) -> Tensor:
+        """Where values lie on the scale of their digits, not rounded."""
+        return (values / self._length + 1) / 2 * self.highest_digits
+
+    def _to_values(self, digits: Tensor) -> Tensor:
+        """Inverse of `_to_digits`."""
+        return (digits / self.highest_digits * 2 - 1) * self._length
 
 
 class VectorQuantizer(nn.Module):
