@@ -3,11 +3,12 @@
     python benchmarks/first_pictures.py SET [--reference SET] [--checkpoint compact] [--patients 40] [--draws 4]
                                         [--picture PICTURE.png]
 
-For every patient of a prepared set of one view single pictures are drawn, and the best of the first n is taken by the
-checkpoint's own segmenter. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the
+For every patient of a prepared set of one view single pictures are drawn, and the best of the first n is taken as
+auditions take it. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the
 Fréchet distance of our features to the first pictures of all patients of that view in the reference set, or else in the
 set itself. The true pictures of these patients stand beside, as they are and coded with speckle drawn. Distances shrink
-with the number of pictures. The last line is JSON.
+with the number of pictures. Then comes the parabola of doubt over the mean grey level in coded pictures, which the
+decoding of a checkpoint may hold: it takes a thousand patients and more. The last line is JSON.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.io.sets import PreparedSet
 from echopulse.models.checkpoints import load_network
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
+from echopulse.sampling.audition import unexpected_doubt
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 
@@ -46,6 +48,12 @@ def drawn_pictures(pipeline: Pipeline, clips: PreparedSet, patients: int, draws:
 def first_pictures(clips: PreparedSet, view: str) -> np.ndarray:
     """First pictures of the clips of a view."""
     return np.array([clips.frames(i)[0] for i in range(len(clips)) if clips.line(i)["view"] == view])
+
+
+def doubt_of_level(pictures: np.ndarray, segmenter: ChamberSegmenter) -> dict[str, float]:
+    """Fields of `DecodeSettings`: the parabola through doubts over mean grey levels."""
+    curvature, slope, _ = np.polyfit(pictures.mean((1, 2)), segmenter.doubt(pictures), 2)
+    return {"clearest_level": float(-slope / 2 / curvature), "doubt_per_level2": float(curvature)}
 
 
 def main() -> None:
@@ -71,7 +79,8 @@ def main() -> None:
     def features(pictures: np.ndarray) -> np.ndarray:
         return np.concatenate([echo(picture[None], FPS) for picture in pictures])
 
-    doubt = own.doubt(drawn.reshape(-1, *drawn.shape[2:])).reshape(drawn.shape[:2])
+    doubt = unexpected_doubt(drawn.reshape(-1, *drawn.shape[2:]), own, pipeline.default_settings)
+    doubt = doubt.reshape(drawn.shape[:2])
     truth = features(reference)
     again = [coded(pipeline, picture[None], seed)[0] for seed, picture in enumerate(true)]
     arms = {"true": true, "true, coded": np.array(again)}
@@ -85,12 +94,14 @@ def main() -> None:
         table[name] = {"doubt": by_own, "doubt_of_judge": by_judge, echo.metric: distance}
         doubts = f"doubt {by_own:.2f}, of the judge {by_judge:.2f}"
         print(f"{name:<12} {len(pictures):>5} pictures, {doubts}   {echo.metric} {distance:.3f}")
+    curve = doubt_of_level(arms["true, coded"], own)
+    print(", ".join(f"{name} {value:.3g}" for name, value in curve.items()))
     if options.picture is not None:
         heard = doubt[:, : pipeline.default_settings.auditions]
         ends = (drawn[np.arange(patients), chosen] for chosen in (heard.argmax(1), heard.argmin(1)))
         rows = [pictures[:COLUMNS] for pictures in (*ends, true)]
         Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(options.picture)
-    print(json.dumps({"patients": patients, "draws": options.draws} | table))
+    print(json.dumps({"patients": patients, "draws": options.draws} | table | curve))
 
 
 if __name__ == "__main__":

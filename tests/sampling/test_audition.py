@@ -9,7 +9,7 @@ import torch
 
 from echopulse.errors import InputError
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
-from echopulse.sampling.audition import auditioned
+from echopulse.sampling.audition import auditioned, unexpected_doubt
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.progressive import Scene
@@ -81,6 +81,31 @@ def test_every_scene_keeps_the_best_of_its_own(judged: Pipeline, ecgs: tuple[Ecg
     assert rows == [0, 0, 0, 1, 1, 1]
     assert all(one.track is scenes[row].track for row, one in zip(rows, candidates, strict=True))
     assert chosen[0] is candidates[2] and chosen[1] is candidates[4]
+
+
+def test_what_brightness_lets_expect_is_not_held_against_a_picture(
+    judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]
+) -> None:
+    levels, own = np.array([20, 60, 43, 200, 43, 0], np.uint8), np.array([0.3, 0.2, 0.4, 0.6, 0.7, 0.5])
+    scenes = [Scene(EcgTrack.from_signal(ecg), 0.0, 25.0, 0, 0.5) for ecg in ecgs]
+    shown = []
+
+    class DoubtsTheUnusual(LikesThemDark):
+        def doubt(self, frames: np.ndarray) -> np.ndarray:
+            return own + 0.001 * (frames.mean((1, 2)) - 43.0) ** 2
+
+    def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
+        shown[:] = candidates
+        return np.broadcast_to(levels[:, None, None], (6, 8, 8))
+
+    for growth, expected in ((0.0, (2, 4)), (0.001, (1, 5)), (0.0004, (1, 4))):
+        settings = replace(SETTINGS, clearest_level=43.0, doubt_per_level2=growth)
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        with torch.inference_mode():
+            chosen = auditioned(judged.generator, scenes, settings, generators, show, DoubtsTheUnusual())
+        assert all(one is shown[i] for one, i in zip(chosen, expected, strict=True)), growth
+    rest = unexpected_doubt(show([], []), DoubtsTheUnusual(), replace(settings, doubt_per_level2=0.001))
+    assert rest == pytest.approx(own)
 
 
 def test_a_given_picture_has_no_rival(judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -1,7 +1,8 @@
 """Auditions: where no first picture is given, several are drawn, and the clip begins with the clearest.
 
 Some drawn pictures are muddled: a ventricle whose border nobody finds, unlike in any true one. On those the heart beats
-as told, but neither a viewer nor a segmenter can see it.
+as told, but neither a viewer nor a segmenter can see it. Dim and bright pictures are less clear than others, drawn or
+true; a choice that held this against them would make patients alike in brightness, which they are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def auditioned(
     segmenter: ChamberSegmenter,
     picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
-    """The scenes with the clearest of `settings.auditions` first pictures, by the segmenter's `doubt`.
+    """The scenes with the clearest for its brightness of `settings.auditions` first pictures; see `unexpected_doubt`.
 
     Args:
         model: the generator.
@@ -42,5 +43,20 @@ def auditioned(
     seeds = [int(torch.randint(2**62, (), generator=generators[row])) for row in rows]
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     candidates = with_first_pictures(model, scenes, settings, draws, picture_network)
-    doubt = segmenter.doubt(show(rows, candidates)).reshape(len(scenes), settings.auditions)
+    doubt = unexpected_doubt(show(rows, candidates), segmenter, settings).reshape(len(scenes), settings.auditions)
     return [candidates[row * settings.auditions + int(best)] for row, best in enumerate(doubt.argmin(1))]
+
+
+def unexpected_doubt(pictures: np.ndarray, segmenter: ChamberSegmenter, settings: DecodeSettings) -> np.ndarray:
+    """The segmenter's doubt about pictures, less what their brightness lets one expect.
+
+    Args:
+        pictures: uint8 (n, height, width).
+        segmenter: in doubt.
+        settings: hold the parabola of doubt over the mean grey level, `clearest_level` and `doubt_per_level2`.
+
+    Returns:
+        Shape (n,); for comparisons only, since the doubt of the clearest level is not taken off.
+    """
+    away = pictures.mean((1, 2)) - settings.clearest_level
+    return segmenter.doubt(pictures) - settings.doubt_per_level2 * away**2

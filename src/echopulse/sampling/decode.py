@@ -51,6 +51,9 @@ class DecodeSettings:
             that the generator is told is corrected; for checkpoints that have a segmenter.
         auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
             that have a segmenter, and where first pictures are drawn before all else.
+        clearest_level: mean grey level (0 to 255) of the pictures that the checkpoint's segmenter doubts least.
+        doubt_per_level2: by how much its doubt grows with the square of the distance from that level. Auditions leave
+            this out of account, else patients would come out alike in brightness.
     """
 
     steps: int = 8
@@ -66,6 +69,8 @@ class DecodeSettings:
     guidance_alone: float | None = None
     rehearsals: int = 0
     auditions: int = 1
+    clearest_level: float = 0.0
+    doubt_per_level2: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
@@ -88,6 +93,10 @@ class DecodeSettings:
             raise InputError(f"rehearsals is {self.rehearsals}; expected 0 to {_MAX_REHEARSALS}")
         if not 1 <= self.auditions <= _MAX_AUDITIONS:
             raise InputError(f"auditions is {self.auditions}; expected 1 (the first picture stays) to {_MAX_AUDITIONS}")
+        if not 0 <= self.clearest_level <= 255:
+            raise InputError(f"clearest level is {self.clearest_level}; expected a grey level, 0 to 255")
+        if not 0 <= self.doubt_per_level2 <= 1:
+            raise InputError(f"doubt per squared level is {self.doubt_per_level2}; expected 0 to 1")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
