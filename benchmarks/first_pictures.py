@@ -50,9 +50,9 @@ def first_pictures(clips: PreparedSet, view: str) -> np.ndarray:
     return np.array([clips.frames(i)[0] for i in range(len(clips)) if clips.line(i)["view"] == view])
 
 
-def doubt_of_level(pictures: np.ndarray, segmenter: ChamberSegmenter) -> dict[str, float]:
-    """Fields of `DecodeSettings`: the parabola through doubts over mean grey levels."""
-    curvature, slope, _ = np.polyfit(pictures.mean((1, 2)), segmenter.doubt(pictures), 2)
+def doubt_of_level(pictures: np.ndarray, doubt: np.ndarray) -> dict[str, float]:
+    """Fields of `DecodeSettings`: the parabola through doubts about pictures over their mean grey levels."""
+    curvature, slope, _ = np.polyfit(pictures.mean((1, 2)), doubt, 2)
     return {"clearest_level": float(-slope / 2 / curvature), "doubt_per_level2": float(curvature)}
 
 
@@ -87,14 +87,15 @@ def main() -> None:
     arms["all draws"] = drawn.reshape(-1, *drawn.shape[2:])
     for count in sorted({1, 2, 4, options.draws}):
         arms[f"best of {count}"] = drawn[np.arange(patients), doubt[:, :count].argmin(1)]
-    table = {}
+    table, doubts_by_own = {}, {}
     for name, pictures in arms.items():
-        by_own, by_judge = (float(np.mean(network.doubt(pictures))) for network in (own, judge))
+        doubts_by_own[name] = own.doubt(pictures)
+        by_own, by_judge = float(np.mean(doubts_by_own[name])), float(np.mean(judge.doubt(pictures)))
         distance = frechet_distance(features(pictures), truth)
         table[name] = {"doubt": by_own, "doubt_of_judge": by_judge, echo.metric: distance}
         doubts = f"doubt {by_own:.2f}, of the judge {by_judge:.2f}"
         print(f"{name:<12} {len(pictures):>5} pictures, {doubts}   {echo.metric} {distance:.3f}")
-    curve = doubt_of_level(arms["true, coded"], own)
+    curve = doubt_of_level(arms["true, coded"], doubts_by_own["true, coded"])
     print(", ".join(f"{name} {value:.3g}" for name, value in curve.items()))
     if options.picture is not None:
         heard = doubt[:, : pipeline.default_settings.auditions]

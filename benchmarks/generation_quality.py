@@ -12,7 +12,7 @@ of `echopulse evaluate`; intervals are in `metrics-*.json` beside the sets. The 
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +169,22 @@ def coded(pipeline: Pipeline, frames: np.ndarray, seed: int) -> np.ndarray:
 
 def _reconstructed(run: Run, true: Path) -> Path:
     """The true clips through the tokenizer and back, with speckle drawn where the checkpoint can."""
-    folder, clips = run.folder / f"{true.name}-reconstruction", PreparedSet(true)
+
+    def clips() -> Iterator[tuple[dict[str, Any], EchoClip]]:
+        pipeline, originals = Pipeline.load(run.checkpoint), PreparedSet(true)
+        for i in range(len(originals)):
+            line = originals.line(i)
+            frames = coded(pipeline, np.array(originals.frames(i)), i)
+            clip = EchoClip(frames, line["fps"], view=line["view"], ecg=originals.ecg(i))
+            yield {"name": line["id"], "subject": line["subject"], "source": "reconstruction"}, clip
+
+    return _kept(run.folder / f"{true.name}-reconstruction", clips())
+
+
+def _kept(folder: Path, clips: Iterator[tuple[dict[str, Any], EchoClip]]) -> Path:
+    """The folder of a set of clips, each with what `write_clip_files` wants to know; made where there is none yet."""
     if not (folder / "manifest.jsonl").is_file():
-        pipeline, lines = Pipeline.load(run.checkpoint), []
-        for i in range(len(clips)):
-            line = clips.line(i)
-            frames = coded(pipeline, np.array(clips.frames(i)), i)
-            clip = EchoClip(frames, line["fps"], view=line["view"], ecg=clips.ecg(i))
-            about = {"name": line["id"], "subject": line["subject"], "split": "", "source": "reconstruction"}
-            lines.append(write_clip_files(folder, clip, **about))
-        write_manifest(folder, lines)
+        write_manifest(folder, [write_clip_files(folder, clip, **about, split="") for about, clip in clips])
     return folder
 
 
@@ -352,18 +358,16 @@ def distance_part(run: Run, view: str, num: int) -> dict[str, Any]:
 
 def _beginnings(run: Run, view: str, num: int) -> Path:
     """Patients with three seconds of ECG, and the first 0.6 seconds of video."""
-    folder = run.folder / f"{view}-begin-true-{num}"
-    if not (folder / "manifest.jsonl").is_file():
-        lines = []
+
+    def clips() -> Iterator[tuple[dict[str, Any], EchoClip]]:
         for seed in range(FIRST_SEED[view], FIRST_SEED[view] + num):
             patient = sample_patient(seed, view=view)
             video = simulate_clip(patient, seconds=FIRST_S, with_masks=False)
             ecg = simulate_clip(patient, fps=1.0, with_masks=False).clip.ecg  # a clip's length changes nothing else
             clip = EchoClip(video.clip.frames, video.clip.fps, view=view, ecg=ecg)
-            about = {"name": video.id, "subject": video.subject, "split": "", "source": "phantom"}
-            lines.append(write_clip_files(folder, clip, **about))
-        write_manifest(folder, lines)
-    return folder
+            yield {"name": video.id, "subject": video.subject, "source": "phantom"}, clip
+
+    return _kept(run.folder / f"{view}-begin-true-{num}", clips())
 
 
 # real ECGs ----------------------------------------------------------------------------------------------------
@@ -449,9 +453,9 @@ def targets(view: str, main: dict[str, Any]) -> list[tuple[str, Any, str, Any]]:
 
 
 def more_targets(
-    view: str, control: dict[str, Any], knob: dict[str, Any], long: dict[str, Any]
+    view: str, control: dict[str, Any], knob: dict[str, Any], long: dict[str, Any], distances: dict[str, Any]
 ) -> list[tuple[str, Any, str, Any]]:
-    """The same for controls, the EF knob and long videos."""
+    """The same for controls, the EF knob, long videos and distances of many patients."""
     rows: list[tuple[str, Any, str, Any]] = []
     if control:
         for name, values in control["own_ecg"].items():
@@ -468,6 +472,9 @@ def more_targets(
         for name in ("sharpness", "brightness"):
             rows.append((f"{view} 60 s, {name}, last / first", long[name], "0.9 to 1.1", 0.9 <= long[name] <= 1.1))
         rows.append((f"{view} 60 s, Dice of the outer ED cavities", long["dice"], "≥ 0.9", long["dice"] >= 0.9))
+    for kind, found in distances.items():
+        value, limit = found["ecg"], 2 * found["reconstruction"]
+        rows.append((f"{view} {FIRST_S:g} s, ecg {kind}", value, f"≤ {limit:.4g}", value <= limit))
     return rows
 
 
@@ -499,13 +506,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report[view]["controls"] = control_part(run, view, options.patients) if "controls" in options.part else {}
         report[view]["knob"] = knob_part(run, view, options.knob) if "knob" in options.part else {}
         report[view]["long"] = long_part(run, view, options.long) if "long" in options.part else {}
-        if "distances" in options.part:
-            report[view]["distances"] = distance_part(run, view, options.patients)
-            for kind, found in report[view]["distances"].items():
-                limit = 2 * found["reconstruction"]
-                value, name = found["ecg"], f"{view} {FIRST_S:g} s, ecg {kind}"
-                rows.append((name, value, f"≤ {limit:.4g}", value <= limit))
-        rows += more_targets(view, *(report[view][part] for part in ("controls", "knob", "long")))
+        wanted = "distances" in options.part
+        report[view]["distances"] = distance_part(run, view, options.patients) if wanted else {}
+        rows += more_targets(view, *(report[view][part] for part in ("controls", "knob", "long", "distances")))
     if options.montage is not None:
         montage(run, options.views, options.patients, options.montage)
     if options.real is not None and "real" in options.part:
