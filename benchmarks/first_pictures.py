@@ -7,8 +7,8 @@ For every patient of a prepared set of one view single pictures are drawn, and t
 auditions take it. Shown: `doubt` of that segmenter and of the judge (that of `echopulse evaluate`), and the
 Fréchet distance of our features to the first pictures of all patients of that view in the reference set, or else in the
 set itself. The true pictures of these patients stand beside, as they are and coded with speckle drawn. Distances shrink
-with the number of pictures. Then comes the parabola of doubt over the mean grey level in coded pictures, which the
-decoding of a checkpoint may hold: it takes a thousand patients and more. The last line is JSON.
+with the number of pictures. Then comes what doubt about coded pictures owes to their grey levels, which the
+decoding of a checkpoint may hold (`doubt_of_grey`): it takes a thousand patients and more. The last line is JSON.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.io.sets import PreparedSet
 from echopulse.models.checkpoints import load_network
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
-from echopulse.sampling.audition import unexpected_doubt
+from echopulse.sampling.audition import grey_terms, unexpected_doubt
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.request import GenerationRequest, Take
 
@@ -50,10 +50,10 @@ def first_pictures(clips: PreparedSet, view: str) -> np.ndarray:
     return np.array([clips.frames(i)[0] for i in range(len(clips)) if clips.line(i)["view"] == view])
 
 
-def doubt_of_level(pictures: np.ndarray, doubt: np.ndarray) -> dict[str, float]:
-    """Fields of `DecodeSettings`: the parabola through doubts about pictures over their mean grey levels."""
-    curvature, slope, _ = np.polyfit(pictures.mean((1, 2)), doubt, 2)
-    return {"clearest_level": float(-slope / 2 / curvature), "doubt_per_level2": float(curvature)}
+def doubt_of_grey(pictures: np.ndarray, doubt: np.ndarray) -> list[float]:
+    """The field of `DecodeSettings`: least squares of doubts about pictures over the terms of their grey levels."""
+    terms = np.c_[grey_terms(pictures), np.ones(len(pictures))]
+    return [round(float(term), 1) for term in np.linalg.lstsq(terms, doubt, rcond=None)[0][:-1]]
 
 
 def main() -> None:
@@ -95,14 +95,14 @@ def main() -> None:
         table[name] = {"doubt": by_own, "doubt_of_judge": by_judge, echo.metric: distance}
         doubts = f"doubt {by_own:.2f}, of the judge {by_judge:.2f}"
         print(f"{name:<12} {len(pictures):>5} pictures, {doubts}   {echo.metric} {distance:.3f}")
-    curve = doubt_of_level(arms["true, coded"], doubts_by_own["true, coded"])
-    print(", ".join(f"{name} {value:.3g}" for name, value in curve.items()))
+    expected = doubt_of_grey(arms["true, coded"], doubts_by_own["true, coded"])
+    print(f"doubt_of_grey {expected}")
     if options.picture is not None:
         heard = doubt[:, : pipeline.default_settings.auditions]
         ends = (drawn[np.arange(patients), chosen] for chosen in (heard.argmax(1), heard.argmin(1)))
         rows = [pictures[:COLUMNS] for pictures in (*ends, true)]
         Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(options.picture)
-    print(json.dumps({"patients": patients, "draws": options.draws} | table | curve))
+    print(json.dumps({"patients": patients, "draws": options.draws} | table | {"doubt_of_grey": expected}))
 
 
 if __name__ == "__main__":

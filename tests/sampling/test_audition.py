@@ -83,29 +83,35 @@ def test_every_scene_keeps_the_best_of_its_own(judged: Pipeline, ecgs: tuple[Ecg
     assert chosen[0] is candidates[2] and chosen[1] is candidates[4]
 
 
-def test_what_brightness_lets_expect_is_not_held_against_a_picture(
+def test_what_grey_levels_let_expect_is_not_held_against_a_picture(
     judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]
 ) -> None:
-    levels, own = np.array([20, 60, 43, 200, 43, 0], np.uint8), np.array([0.3, 0.2, 0.4, 0.6, 0.7, 0.5])
+    own = np.array([0.3, 0.2, 0.4, 0.6, 0.7, 0.5])
+    bright, dark = np.array([40, 60, 83, 200, 83, 10]), np.array([0, 60, 3, 200, 3, 10])
     scenes = [Scene(EcgTrack.from_signal(ecg), 0.0, 25.0, 0, 0.5) for ecg in ecgs]
     shown = []
 
     class DoubtsTheUnusual(LikesThemDark):
         def doubt(self, frames: np.ndarray) -> np.ndarray:
-            return own + 0.001 * (frames.mean((1, 2)) - 43.0) ** 2
+            level, contrast = frames.mean((1, 2)) / 255, frames.std((1, 2)) / 255
+            return own + 20 * (level - 0.15) ** 2 - 2 * contrast + 5 * level * contrast - 3 * contrast**2
 
     def show(rows: Sequence[int], candidates: Sequence[Scene]) -> np.ndarray:
         shown[:] = candidates
-        return np.broadcast_to(levels[:, None, None], (6, 8, 8))
+        halves = np.where(np.arange(8) < 4, bright[:, None], dark[:, None])
+        return halves[:, None].repeat(8, 1).astype(np.uint8)
 
-    for growth, expected in ((0.0, (2, 4)), (0.001, (1, 5)), (0.0004, (1, 4))):
-        settings = replace(SETTINGS, clearest_level=43.0, doubt_per_level2=growth)
+    truth, doubts = np.array([-6.0, -2.0, 20.0, 5.0, -3.0]), DoubtsTheUnusual()
+    for share, expected in ((0.0, (2, 4)), (1.0, (1, 5))):
+        settings = replace(SETTINGS, doubt_of_grey=list(share * truth))
         generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
         with torch.inference_mode():
-            chosen = auditioned(judged.generator, scenes, settings, generators, show, DoubtsTheUnusual())
-        assert all(one is shown[i] for one, i in zip(chosen, expected, strict=True)), growth
-    rest = unexpected_doubt(show([], []), DoubtsTheUnusual(), replace(settings, doubt_per_level2=0.001))
-    assert rest == pytest.approx(own)
+            chosen = auditioned(judged.generator, scenes, settings, generators, show, doubts)
+        assert all(one is shown[i] for one, i in zip(chosen, expected, strict=True)), share
+    pictures = show([], [])
+    rest = unexpected_doubt(pictures, doubts, replace(SETTINGS, doubt_of_grey=list(truth)))
+    assert rest - own == pytest.approx(np.full(6, 20 * 0.15**2)), "all but a constant"
+    assert np.array_equal(unexpected_doubt(pictures, doubts, SETTINGS), doubts.doubt(pictures))
 
 
 def test_a_given_picture_has_no_rival(judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -1,8 +1,8 @@
 """Auditions: where no first picture is given, several are drawn, and the clip begins with the clearest.
 
 Some drawn pictures are muddled: a ventricle whose border nobody finds, unlike in any true one. On those the heart beats
-as told, but neither a viewer nor a segmenter can see it. Dim and bright pictures are less clear than others, drawn or
-true; a choice that held this against them would make patients alike in brightness, which they are not.
+as told, but neither a viewer nor a segmenter can see it. Dim, glaring and flat pictures are less clear than others,
+drawn or true; a choice that held this against them would make patients alike, which they are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ def auditioned(
     segmenter: ChamberSegmenter,
     picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
-    """The scenes with the clearest for its brightness of `settings.auditions` first pictures; see `unexpected_doubt`.
+    """The scenes with the clearest for its grey levels of `settings.auditions` first pictures; see `unexpected_doubt`.
 
     Args:
         model: the generator.
@@ -48,15 +48,23 @@ def auditioned(
 
 
 def unexpected_doubt(pictures: np.ndarray, segmenter: ChamberSegmenter, settings: DecodeSettings) -> np.ndarray:
-    """The segmenter's doubt about pictures, less what their brightness lets one expect.
+    """The segmenter's doubt about pictures, less what their brightness and contrast let one expect.
 
     Args:
         pictures: uint8 (n, height, width).
         segmenter: in doubt.
-        settings: hold the parabola of doubt over the mean grey level, `clearest_level` and `doubt_per_level2`.
+        settings: hold `doubt_of_grey`.
 
     Returns:
-        Shape (n,); for comparisons only, since the doubt of the clearest level is not taken off.
+        Shape (n,); for comparisons only, since a constant is not taken off.
     """
-    away = pictures.mean((1, 2)) - settings.clearest_level
-    return segmenter.doubt(pictures) - settings.doubt_per_level2 * away**2
+    doubt = segmenter.doubt(pictures)
+    if settings.doubt_of_grey is None:
+        return doubt
+    return doubt - grey_terms(pictures) @ np.array(settings.doubt_of_grey)
+
+
+def grey_terms(pictures: np.ndarray) -> np.ndarray:
+    """What `DecodeSettings.doubt_of_grey` has coefficients of, for uint8 (n, height, width); shape (n, 5)."""
+    mean, deviation = pictures.mean((1, 2)) / 255, pictures.std((1, 2)) / 255
+    return np.stack([mean, deviation, mean**2, mean * deviation, deviation**2], axis=1)

@@ -51,9 +51,9 @@ class DecodeSettings:
             that the generator is told is corrected; for checkpoints that have a segmenter.
         auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
             that have a segmenter, and where first pictures are drawn before all else.
-        clearest_level: mean grey level (0 to 255) of the pictures that the checkpoint's segmenter doubts least.
-        doubt_per_level2: by how much its doubt grows with the square of the distance from that level. Auditions leave
-            this out of account, else patients would come out alike in brightness.
+        doubt_of_grey: what the doubt of the checkpoint's segmenter owes to mean b and standard deviation c of a
+            picture's grey levels (both of white): coefficients of b, c, b², bc and c². Auditions leave this out of
+            account, else patients would come out alike in brightness and contrast. None: nothing.
     """
 
     steps: int = 8
@@ -69,8 +69,7 @@ class DecodeSettings:
     guidance_alone: float | None = None
     rehearsals: int = 0
     auditions: int = 1
-    clearest_level: float = 0.0
-    doubt_per_level2: float = 0.0
+    doubt_of_grey: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
@@ -93,10 +92,9 @@ class DecodeSettings:
             raise InputError(f"rehearsals is {self.rehearsals}; expected 0 to {_MAX_REHEARSALS}")
         if not 1 <= self.auditions <= _MAX_AUDITIONS:
             raise InputError(f"auditions is {self.auditions}; expected 1 (the first picture stays) to {_MAX_AUDITIONS}")
-        if not 0 <= self.clearest_level <= 255:
-            raise InputError(f"clearest level is {self.clearest_level}; expected a grey level, 0 to 255")
-        if not 0 <= self.doubt_per_level2 <= 1:
-            raise InputError(f"doubt per squared level is {self.doubt_per_level2}; expected 0 to 1")
+        terms = [0.0] * 5 if self.doubt_of_grey is None else self.doubt_of_grey
+        if len(terms) != 5 or not all(abs(term) <= 1e4 for term in terms):
+            raise InputError(f"doubt of grey levels is {terms}; expected 5 coefficients of at most 10,000")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
