@@ -25,7 +25,7 @@ from echopulse.cli.measure import measure
 from echopulse.cli.reconstruct import round_trip
 from echopulse.cli.simulate import simulate_set
 from echopulse.cli.synthesize import SynthesisSettings, synthesize_set
-from echopulse.config import load_json
+from echopulse.config import from_dict, load_json
 from echopulse.errors import InputError
 from echopulse.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate, write_metrics
 from echopulse.evaluation.features import load_extractors
@@ -376,7 +376,7 @@ def _beginnings(run: Run, view: str, num: int) -> Path:
 def real_part(run: Run, folder: Path, seconds: float = 12.0) -> list[dict[str, Any]]:
     """Every readable recording: heart rate of the video against the ECG's, and its beat-to-beat intervals."""
     pipeline, rows = Pipeline.load(run.checkpoint), []
-    settings = DecodeSettings(**run.decoding)
+    settings = from_dict(DecodeSettings, run.decoding)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             ecg = read_ecg(path, max_duration_s=seconds)

@@ -7,7 +7,7 @@ import torch
 from command_line import run
 from safetensors.torch import load_file
 
-from echopulse.config import load_json
+from echopulse.config import from_dict, load_json
 from echopulse.evaluation.segmentation import SHIPPED_SEGMENTER
 from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.critic import TokenCritic
@@ -57,7 +57,7 @@ def test_a_picture_network_is_trained_beside_a_generator_and_goes_on(tmp_path: P
 
 def test_the_shipped_checkpoint_has_its_recipes_decoding() -> None:
     shipped = load_json(locate_checkpoint("compact") / "index.json")["decoding"]
-    assert DecodeSettings(**shipped) == generator_decoding("compact")
+    assert from_dict(DecodeSettings, shipped) == generator_decoding("compact")
 
 
 def test_a_generator_goes_on_from_a_run(tmp_path: Path) -> None:

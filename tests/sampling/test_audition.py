@@ -9,7 +9,7 @@ import torch
 
 from echopulse.errors import InputError
 from echopulse.models.segmenter import ChamberSegmenter, SegmenterConfig
-from echopulse.sampling.audition import auditioned, unexpected_doubt
+from echopulse.sampling.audition import allowed_doubt, auditioned
 from echopulse.sampling.decode import DecodeSettings
 from echopulse.sampling.pipeline import Pipeline
 from echopulse.sampling.progressive import Scene
@@ -83,7 +83,7 @@ def test_every_scene_keeps_the_best_of_its_own(judged: Pipeline, ecgs: tuple[Ecg
     assert chosen[0] is candidates[2] and chosen[1] is candidates[4]
 
 
-def test_what_grey_levels_let_expect_is_not_held_against_a_picture(
+def test_the_doubt_that_grey_levels_are_allowed_is_not_held_against_a_picture(
     judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]
 ) -> None:
     own = np.array([0.3, 0.2, 0.4, 0.6, 0.7, 0.5])
@@ -103,15 +103,15 @@ def test_what_grey_levels_let_expect_is_not_held_against_a_picture(
 
     truth, doubts = np.array([-6.0, -2.0, 20.0, 5.0, -3.0]), DoubtsTheUnusual()
     for share, expected in ((0.0, (2, 4)), (1.0, (1, 5))):
-        settings = replace(SETTINGS, doubt_of_grey=list(share * truth))
+        settings = replace(SETTINGS, grey_allowance=tuple(share * truth))
         generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
         with torch.inference_mode():
             chosen = auditioned(judged.generator, scenes, settings, generators, show, doubts)
         assert all(one is shown[i] for one, i in zip(chosen, expected, strict=True)), share
     pictures = show([], [])
-    rest = unexpected_doubt(pictures, doubts, replace(SETTINGS, doubt_of_grey=list(truth)))
+    rest = doubts.doubt(pictures) - allowed_doubt(pictures, replace(SETTINGS, grey_allowance=tuple(truth)))
     assert rest - own == pytest.approx(np.full(6, 20 * 0.15**2)), "all but a constant"
-    assert np.array_equal(unexpected_doubt(pictures, doubts, SETTINGS), doubts.doubt(pictures))
+    assert not allowed_doubt(pictures, SETTINGS).any()
 
 
 def test_a_given_picture_has_no_rival(judged: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

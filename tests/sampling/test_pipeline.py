@@ -127,6 +127,22 @@ def test_checkpoint_folder_gives_the_same_clip(
     assert np.abs(one - two).max() <= 1  # where memory lies may change how a convolution adds
 
 
+@pytest.mark.parametrize(
+    ("decoding", "message"),
+    [
+        ({"steps": "six"}, r"index.json, decoding.steps: got 'six', expected int"),
+        ({"grey_allowance": [1.0, 2.0, 3.0, 4.0, "x"]}, r"decoding.grey_allowance: got 'x', expected float"),
+        ({"grey_allowance": [1.0]}, "expected 5 coefficients"),
+        ({"pace": 3}, "decoding: unknown field pace"),
+        (["steps"], "decoding: got list"),
+    ],
+)
+def test_decoding_that_cannot_be_is_refused(pipeline: Pipeline, decoding: object, message: str) -> None:
+    broken = Pipeline(pipeline.tokenizer, pipeline.generator, {"decoding": decoding}, torch.float32)
+    with pytest.raises(InputError, match=message):
+        _ = broken.default_settings
+
+
 def test_networks_of_other_factors_are_refused() -> None:
     config = replace(generator_config("tiny"), factors=(4, 16))
     with pytest.raises(InputError, match="not trained together"):

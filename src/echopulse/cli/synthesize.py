@@ -21,7 +21,7 @@ import tyro
 
 from echopulse.cli.generate import fit_picture
 from echopulse.cli.measure import Measurement, measure
-from echopulse.config import load_json, save_json
+from echopulse.config import from_dict, load_json, save_json, to_dict
 from echopulse.errors import InputError
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def synthesize(
     if ef is not None and not 10 <= ef <= 80:
         raise InputError(f"--ef is {ef:g} %; expected 10 to 80")
     folder = locate_checkpoint(checkpoint)
-    usual = DecodeSettings(**load_json(folder / "index.json").get("decoding", {}))
-    decoding = asdict(replace(usual, **asked_for(steps, guidance, rehearsals)))
+    usual = from_dict(DecodeSettings, load_json(folder / "index.json").get("decoding", {}), "index.json, decoding")
+    decoding = to_dict(replace(usual, **asked_for(steps, guidance, rehearsals)))
     settings = SynthesisSettings(condition, seed, str(folder), decoding, view, ef, shift, masks)
     skipped = synthesize_set(source, output, settings, num=num, workers=workers or os.cpu_count() or 1)
     for name, reason in list(skipped.items())[:_SHOWN]:
@@ -315,7 +315,7 @@ def _run(job: _Job) -> None:
             _note(job, clips.ids[i], {"skipped": " ".join(str(error).split())})
     if not takes:
         return
-    made, _ = pipeline.generate(list(takes.values()), DecodeSettings(**job.settings.decoding))
+    made, _ = pipeline.generate(list(takes.values()), from_dict(DecodeSettings, job.settings.decoding))
     donors = dict(zip(job.clips, job.donors, strict=True))
     for i, clip in zip(takes, made, strict=True):
         try:

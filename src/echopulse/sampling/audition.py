@@ -2,7 +2,8 @@
 
 Some drawn pictures are muddled: a ventricle whose border nobody finds, unlike in any true one. On those the heart beats
 as told, but neither a viewer nor a segmenter can see it. Dim, glaring and flat pictures are less clear than others,
-drawn or true; a choice that held this against them would make patients alike, which they are not.
+drawn or true; a choice that held this against them would make patients alike, which they are not. Some are allowed more
+doubt, therefore, as their grey levels say.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ def auditioned(
     segmenter: ChamberSegmenter,
     picture_network: CodePredictor | None = None,
 ) -> list[Scene]:
-    """The scenes with the clearest for its grey levels of `settings.auditions` first pictures; see `unexpected_doubt`.
+    """The scenes with the clearest of `settings.auditions` first pictures, the doubt that is allowed taken off.
 
     Args:
         model: the generator.
@@ -43,28 +44,27 @@ def auditioned(
     seeds = [int(torch.randint(2**62, (), generator=generators[row])) for row in rows]
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     candidates = with_first_pictures(model, scenes, settings, draws, picture_network)
-    doubt = unexpected_doubt(show(rows, candidates), segmenter, settings).reshape(len(scenes), settings.auditions)
+    pictures = show(rows, candidates)
+    doubt = (segmenter.doubt(pictures) - allowed_doubt(pictures, settings)).reshape(len(scenes), settings.auditions)
     return [candidates[row * settings.auditions + int(best)] for row, best in enumerate(doubt.argmin(1))]
 
 
-def unexpected_doubt(pictures: np.ndarray, segmenter: ChamberSegmenter, settings: DecodeSettings) -> np.ndarray:
-    """The segmenter's doubt about pictures, less what their brightness and contrast let one expect.
+def allowed_doubt(pictures: np.ndarray, settings: DecodeSettings) -> np.ndarray:
+    """How much doubt each picture is allowed for its grey levels.
 
     Args:
         pictures: uint8 (n, height, width).
-        segmenter: in doubt.
-        settings: hold `doubt_of_grey`.
+        settings: hold `grey_allowance`.
 
     Returns:
-        Shape (n,); for comparisons only, since a constant is not taken off.
+        Shape (n,); for comparisons only, since it lacks a constant.
     """
-    doubt = segmenter.doubt(pictures)
-    if settings.doubt_of_grey is None:
-        return doubt
-    return doubt - grey_terms(pictures) @ np.array(settings.doubt_of_grey)
+    if settings.grey_allowance is None:
+        return np.zeros(len(pictures))
+    return grey_terms(pictures) @ np.array(settings.grey_allowance)
 
 
 def grey_terms(pictures: np.ndarray) -> np.ndarray:
-    """What `DecodeSettings.doubt_of_grey` has coefficients of, for uint8 (n, height, width); shape (n, 5)."""
+    """What `DecodeSettings.grey_allowance` has coefficients of, for uint8 (n, height, width); shape (n, 5)."""
     mean, deviation = pictures.mean((1, 2)) / 255, pictures.std((1, 2)) / 255
     return np.stack([mean, deviation, mean**2, mean * deviation, deviation**2], axis=1)

@@ -51,9 +51,9 @@ class DecodeSettings:
             that the generator is told is corrected; for checkpoints that have a segmenter.
         auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
             that have a segmenter, and where first pictures are drawn before all else.
-        doubt_of_grey: what the doubt of the checkpoint's segmenter owes to mean b and standard deviation c of a
-            picture's grey levels (both of white): coefficients of b, c, b², bc and c². Auditions leave this out of
-            account, else patients would come out alike in brightness and contrast. None: nothing.
+        grey_allowance: doubt that a picture is allowed in auditions for the mean b and the standard deviation c of its
+            grey levels (both of white): coefficients of b, c, b², bc and c². Fitted so that what is chosen is as bright
+            as true pictures are, and differs as much; without it patients come out alike. None: nothing.
     """
 
     steps: int = 8
@@ -69,7 +69,7 @@ class DecodeSettings:
     guidance_alone: float | None = None
     rehearsals: int = 0
     auditions: int = 1
-    doubt_of_grey: Sequence[float] | None = None
+    grey_allowance: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
@@ -92,9 +92,9 @@ class DecodeSettings:
             raise InputError(f"rehearsals is {self.rehearsals}; expected 0 to {_MAX_REHEARSALS}")
         if not 1 <= self.auditions <= _MAX_AUDITIONS:
             raise InputError(f"auditions is {self.auditions}; expected 1 (the first picture stays) to {_MAX_AUDITIONS}")
-        terms = [0.0] * 5 if self.doubt_of_grey is None else self.doubt_of_grey
+        terms = (0.0,) * 5 if self.grey_allowance is None else self.grey_allowance
         if len(terms) != 5 or not all(abs(term) <= 1e4 for term in terms):
-            raise InputError(f"doubt of grey levels is {terms}; expected 5 coefficients of at most 10,000")
+            raise InputError(f"grey allowance is {terms}; expected 5 coefficients of at most 10,000")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
