@@ -80,16 +80,18 @@ def fitted_allowance(views: Sequence[Drawn]) -> list[float]:
     goes (Fréchet distance of both numbers, the views' mean), where `WORTH` of it pays for a unit of doubt.
     """
     scale = np.concatenate([view.true_terms for view in views]).std(0)
+    known = []
+    for view in views:
+        paired, num = view.doubt.shape[1] // 2 * 2, len(view.true_terms)
+        doubt, terms = view.doubt[:, :paired].reshape(-1, 2), view.terms[:, :paired].reshape(-1, 2, 5)
+        known.append((doubt, terms, _grey_moments(view.true_terms, np.full(num, 1 / num))))
 
     def loss(scaled: np.ndarray) -> float:
         total = 0.0
-        for view in views:
-            pairs = view.doubt.shape[1] // 2 * 2
-            doubt, terms = view.doubt[:, :pairs].reshape(-1, 2), view.terms[:, :pairs].reshape(-1, 2, 5)
+        for doubt, terms, true in known:
             counted = doubt - terms @ (scaled / scale)
             weights = 1 / (1 + np.exp((counted - counted[:, ::-1]) / SOFTNESS)) / len(counted)
             chosen = _grey_moments(terms.reshape(-1, 5), weights.ravel())
-            true = _grey_moments(view.true_terms, np.full(len(view.true_terms), 1 / len(view.true_terms)))
             total += gaussian_frechet(*chosen, *true) + WORTH * float((weights * doubt).sum())
         return total / len(views)
 
