@@ -47,6 +47,21 @@ def test_values_of_known_codes_and_what_is_known_do_matter(
     assert not torch.allclose(base, _run(generator, codes, ~known, make_conditions()), atol=1e-3)
 
 
+@pytest.mark.parametrize("changes", [{}, {"position_bias": False}, {"cross_every": 2}])
+def test_features_at_some_places_are_those_of_all(changes: dict, make_conditions: MakeConditions) -> None:
+    torch.manual_seed(4)
+    model = VideoTransformer(replace(generator_config("tiny"), **changes)).eval()
+    random = torch.Generator().manual_seed(5)
+    codes = torch.randint(0, 64, (3, 4, 8, 8), generator=random)
+    places = torch.rand(3, 4, 8, 8, generator=random) < torch.tensor([0.1, 0.7, 0.0]).view(3, 1, 1, 1)
+    conditions = make_conditions(3)
+    with torch.inference_mode():
+        conditions = conditions._replace(ecg=model.encode_ecg(conditions.ecg))
+        some = model.features_at(places, codes, ~places, conditions)
+        assert torch.allclose(some, model.features(codes, ~places, conditions)[places], atol=1e-5)
+    assert len(some) == places.sum() > 0
+
+
 def test_ecg_matters_only_where_there_is_one(
     generator: VideoTransformer, codes: Tensor, known: Tensor, make_conditions: MakeConditions
 ) -> None:

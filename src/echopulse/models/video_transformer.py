@@ -120,6 +120,7 @@ class Conditions(NamedTuple):
         return _by_tensor(lambda x: x.to(device), self)
 
 
+_ROWS = 32  # numbers of rows are rounded up to a multiple, as a CPU keeps a program for each that it has multiplied
 _MOTION = 6  # numbers that tell a slot's motion
 
 
@@ -180,15 +181,36 @@ class WindowTransformer(nn.Module):
 
         Where `known` is None all codes are seen.
         """
+        return self._features(codes, known, conditions).unflatten(1, codes.shape[1:])
+
+    def features_at(
+        self,
+        places: Bool[Tensor, "b t gh gw"],
+        codes: Int[Tensor, "b t gh gw"],
+        known: Bool[Tensor, "b t gh gw"] | None,
+        conditions: Conditions,
+    ) -> Float[Tensor, "n d"]:
+        """`features(...)[places]`, but the last layer works on those places alone."""
+        wanted = places.flatten(1)
+        counts = wanted.sum(1, keepdim=True)
+        most = max(-(-int(counts.max()) // _ROWS), 1) * _ROWS
+        only = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        kept = torch.arange(only.shape[1], device=only.device) < counts
+        return self._features(codes, known, conditions, only)[kept]
+
+    def _features(
+        self, codes: Tensor, known: Tensor | None, conditions: Conditions, only: Int[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b k d"]:
         x = self._embed(codes, known) + self.slot[: codes.shape[1]] + self.row + self.column
         x = x + rearrange(self._slot_conditions(conditions), "b t d -> b t 1 1 d")
         context, visible = self._context(conditions)
         grid = x.shape[1:4]
         bias = self.bias(grid) if self.bias is not None else None
         x = rearrange(x, "b t gh gw d -> b (t gh gw) d")
-        for block in self.blocks:
-            x = block(x, bias=bias, context=context, context_mask=visible)
-        return rearrange(self.norm(x), "b (t gh gw) d -> b t gh gw d", t=grid[0], gh=grid[1])
+        for i, block in enumerate(self.blocks):
+            last = i + 1 == len(self.blocks)
+            x = block(x, bias=bias, context=context, context_mask=visible, only=only if last else None)
+        return self.norm(x)
 
     def _embed(self, codes: Tensor, known: Tensor | None) -> Tensor:
         parts = split_factors(codes, self.config.factors)
@@ -288,7 +310,7 @@ class CodePredictor(WindowTransformer):
         places: Bool[Tensor, "b t gh gw"],
     ) -> FactorLogits:
         """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
-        return self.head.one_by_one(self.features(codes, known, conditions)[places])
+        return self.head.one_by_one(self.features_at(places, codes, known, conditions))
 
 
 class VideoTransformer(CodePredictor):

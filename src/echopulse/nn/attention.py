@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +48,8 @@ class Attention(nn.Module):
         x: Float[Tensor, "b n d"],
         context: Float[Tensor, "b m c"] | None = None,
         bias: Tensor | None = None,
-    ) -> Float[Tensor, "b n d"]:
+        only: Int[Tensor, "b k"] | None = None,
+    ) -> Float[Tensor, "b k d"]:
         """Attends.
 
         Args:
@@ -56,12 +57,15 @@ class Attention(nn.Module):
             context: keys and values of cross-attention.
             bias: added to the attention logits (or a boolean mask, True = may attend); broadcasts to
                 (b, heads, n, m). Without the null keys, which are always visible.
+            only: queries that an output is wanted of, n of them where None.
         """
         normed = self.norm(x)
         if context is None:
             context = x if self.published else normed
         elif self.context_norm is not None:
             context = self.context_norm(context)
+        if only is not None:
+            normed, bias = rows_at(normed, only), None if bias is None else bias[:, only].transpose(0, 1)
         q = rearrange(self.to_q(normed), "b n (h d) -> b h n d", h=self.heads)
         kv = self.to_kv(context)
         k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
@@ -101,6 +105,11 @@ class FeedForward(nn.Module):
         """Applies the layer; the residual is the caller's."""
         value, gate = self.to_gate(self.norm(x)).chunk(2, dim=-1)
         return self.to_out(value * F.gelu(gate))
+
+
+def rows_at(x: Float[Tensor, "b n d"], only: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+    """Some rows of each sequence."""
+    return x.gather(1, only.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
 _PIECE = 4 << 20  # bytes of attention logits that stay in a processor's cache

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from echopulse.nn.attention import Attention, FeedForward, attend
+from echopulse.nn.attention import Attention, FeedForward, attend, rows_at
 from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 
 
@@ -43,12 +43,18 @@ class Block(nn.Module):
         bias: Tensor | None = None,
         context: Float[Tensor, "b m c"] | None = None,
         context_mask: Tensor | None = None,
-    ) -> Float[Tensor, "b n d"]:
+        only: Int[Tensor, "b k"] | None = None,
+    ) -> Float[Tensor, "b k d"]:
         """Runs the block, without cross-attention where there is no context.
 
-        `context_mask` broadcasts to (b, heads, n, m), True = may attend.
+        Args:
+            x: the sequence.
+            bias: of self-attention, see `Attention`; (heads, n, n) beside `only`.
+            context: what it attends to besides.
+            context_mask: broadcasts to (b, heads, n, m), True = may attend.
+            only: places of the sequence that an output is wanted of, in a last layer; all n where None.
         """
-        x = x + self.attention(x, bias=bias)
+        x = (x if only is None else rows_at(x, only)) + self.attention(x, bias=bias, only=only)
         if self.cross is not None and context is not None:
             x = x + self.cross(x, context=context, bias=context_mask)
         return x + self.feed_forward(x)
