@@ -194,6 +194,8 @@ class WindowTransformer(nn.Module):
         wanted = places.flatten(1)
         counts = wanted.sum(1, keepdim=True)
         most = max(-(-int(counts.max()) // _ROWS), 1) * _ROWS
+        if most >= wanted.shape[1]:
+            return self._features(codes, known, conditions)[wanted]
         only = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
         kept = torch.arange(only.shape[1], device=only.device) < counts
         return self._features(codes, known, conditions, only)[kept]
