@@ -136,7 +136,7 @@ def synthesize(
     if ef is not None and not 10 <= ef <= 80:
         raise InputError(f"--ef is {ef:g} %; expected 10 to 80")
     folder = locate_checkpoint(checkpoint)
-    usual = from_dict(DecodeSettings, load_json(folder / "index.json").get("decoding", {}), "index.json, decoding")
+    usual = DecodeSettings.from_index(load_json(folder / "index.json"))
     decoding = to_dict(replace(usual, **asked_for(steps, guidance, rehearsals)))
     settings = SynthesisSettings(condition, seed, str(folder), decoding, view, ef, shift, masks)
     skipped = synthesize_set(source, output, settings, num=num, workers=workers or os.cpu_count() or 1)

@@ -1,13 +1,15 @@
 """The decoding loop: all hidden → predict → keep what seems right → repeat (MaskGIT, Chang 2022; paper eq. 8)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from echopulse.config import from_dict
 from echopulse.errors import InputError
 from echopulse.models.critic import TokenCritic
 from echopulse.models.published_generator import PublishedGenerator
@@ -99,6 +101,18 @@ class DecodeSettings:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
             raise InputError(f"order is {self.order!r}; expected one of {', '.join(ORDERS)}")
+
+    @classmethod
+    def from_index(cls, index: Mapping[str, Any]) -> "DecodeSettings":
+        """The decoding that a checkpoint was tuned for.
+
+        Args:
+            index: its `index.json`.
+
+        Raises:
+            InputError: unknown fields or impossible values.
+        """
+        return from_dict(cls, index.get("decoding", {}), "index.json, decoding")
 
     @property
     def of_picture(self) -> "DecodeSettings | None":

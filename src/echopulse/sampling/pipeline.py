@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from echopulse.axes import VIEWS
-from echopulse.config import from_dict, load_json
+from echopulse.config import load_json
 from echopulse.errors import InputError
 from echopulse.models.checkpoints import locate_checkpoint
 from echopulse.models.critic import TokenCritic
@@ -131,7 +131,7 @@ class Pipeline:
     @property
     def default_settings(self) -> DecodeSettings:
         """The decoding that this checkpoint was tuned for."""
-        return from_dict(DecodeSettings, self.info.get("decoding", {}), "index.json, decoding")
+        return DecodeSettings.from_index(self.info)
 
     @property
     def size(self) -> tuple[int, int]:
