@@ -57,7 +57,7 @@ def test_features_at_some_places_are_those_of_all(changes: dict, make_conditions
     conditions = make_conditions(3)
     with torch.inference_mode():
         conditions = conditions._replace(ecg=model.encode_ecg(conditions.ecg))
-        some = model.features_at(places, codes, ~places, conditions)
+        some = model.features_at(codes, ~places, conditions, places)
         assert torch.allclose(some, model.features(codes, ~places, conditions)[places], atol=1e-5)
     assert len(some) == places.sum() > 0
 

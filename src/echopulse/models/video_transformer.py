@@ -185,12 +185,12 @@ class WindowTransformer(nn.Module):
 
     def features_at(
         self,
-        places: Bool[Tensor, "b t gh gw"],
         codes: Int[Tensor, "b t gh gw"],
-        known: Bool[Tensor, "b t gh gw"] | None,
+        known: Bool[Tensor, "b t gh gw"],
         conditions: Conditions,
+        places: Bool[Tensor, "b t gh gw"],
     ) -> Float[Tensor, "n d"]:
-        """`features(...)[places]`, but the last layer works on those places alone."""
+        """`features(codes, known, conditions)[places]`, but the last layer works on those places alone."""
         wanted = places.flatten(1)
         counts = wanted.sum(1, keepdim=True)
         most = max(-(-int(counts.max()) // _ROWS), 1) * _ROWS
@@ -312,7 +312,7 @@ class CodePredictor(WindowTransformer):
         places: Bool[Tensor, "b t gh gw"],
     ) -> FactorLogits:
         """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
-        return self.head.one_by_one(self.features_at(places, codes, known, conditions))
+        return self.head.one_by_one(self.features_at(codes, known, conditions, places))
 
 
 class VideoTransformer(CodePredictor):
