@@ -256,9 +256,9 @@ def test_streaming_memory_is_bounded(tokenizer: VideoTokenizer, monkeypatch: pyt
     seen: list[int] = []
     decode: Callable[..., Tensor] = tokenizer.decode
 
-    def watch(codes: Tensor, continuation: bool = False) -> Tensor:
+    def watch(codes: Tensor, continuation: bool, past: int) -> Tensor:
         seen.append(codes.shape[1])
-        return decode(codes, continuation)
+        return decode(codes, continuation, past)
 
     monkeypatch.setattr(tokenizer, "decode", watch)
     with torch.inference_mode():

@@ -234,8 +234,15 @@ class VideoTokenizer(nn.Module):
             raise InputError("the video has pixels that are not finite (NaN or infinite); expected values in [0, 1]")
         return self.features(video, continuation)
 
-    def decode(self, codes: Int[Tensor, "b t gh gw"], continuation: bool = False) -> Float[Tensor, "b f c h w"]:
+    def decode(
+        self, codes: Int[Tensor, "b t gh gw"], continuation: bool = False, past: int = 0
+    ) -> Float[Tensor, "b f c h w"]:
         """Pixels of codes; not clamped.
+
+        Args:
+            codes: of a clip.
+            continuation: the clip's first token frame is not among these.
+            past: token frames at the beginning that are only looked back at; their pixels are not made.
 
         Raises:
             InputError: a code outside the codebook.
@@ -244,14 +251,15 @@ class VideoTokenizer(nn.Module):
             raise InputError(
                 f"codes from {int(codes.min())} to {int(codes.max())}; expected 0 to {self.codebook_size - 1}"
             )
-        return self.pixels(self.quantizer.embed(codes), continuation)
+        return self.pixels(self.quantizer.embed(codes), continuation, past)
 
-    def pixels(self, x: Float[Tensor, "b t gh gw d"], continuation: bool) -> Float[Tensor, "b f c h w"]:
+    def pixels(self, x: Float[Tensor, "b t gh gw d"], continuation: bool, past: int = 0) -> Float[Tensor, "b f c h w"]:
         """Pixels of features as the quantizer gives them; see `decode`."""
         b = x.shape[0]
         x = self.between_out(self.temporal_decoder(x))
-        x = self.norm_out(self.spatial_decoder(x))
-        first, rest = (x[:, :0], x) if continuation else (x[:, :1], x[:, 1:])
+        unseen = max(past - self.spatial_decoder.reach, 0)
+        x = self.norm_out(self.spatial_decoder(x[:, unseen:])[:, past - unseen :])
+        first, rest = (x[:, :0], x) if continuation or past else (x[:, :1], x[:, 1:])
         x = torch.cat([self.first_out(first), self._split_pairs(rest)], dim=1)
         x = self.unpatches(rearrange(x, "b f gh gw d -> (b f) gh gw d"))
         x = rearrange(x, "(b f) c h w -> b f c h w", b=b)
@@ -308,8 +316,7 @@ class VideoTokenizer(nn.Module):
         for chunk in chunks:
             codes = chunk if past is None else torch.cat([past, chunk], dim=1)
             known = codes.shape[1] - chunk.shape[1]
-            frames = self.decode(codes, continuation=not whole)
-            yield frames[:, 2 * known - (whole and known > 0) :]
+            yield self.decode(codes, continuation=not whole, past=known)
             if codes.shape[1] > self.reach:
                 codes, whole = codes[:, codes.shape[1] - self.reach :], False
             past = codes
