@@ -219,21 +219,45 @@ def test_a_rehearsed_clip_is_that_of_a_corrected_ef(
     assert clips[0].provenance["rehearsals"] == 1
 
 
-def test_a_rehearsal_of_the_whole_clip_is_the_clip(
-    watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal], same_but_for_rounding: Same, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Clips and token frames of every batch that is generated."""
+    batches = []
 
     def counted(model, scenes, length, *rest):
-        drawn.append((len(scenes), length))
+        batches.append((len(scenes), length))
         return generate_batch(model, scenes, length, *rest)
 
     monkeypatch.setattr("echopulse.sampling.pipeline.generate_batch", counted)
+    return batches
+
+
+def test_a_rehearsal_of_the_whole_clip_is_the_clip(
+    watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal], same_but_for_rounding: Same, drawn: list[tuple[int, int]]
+) -> None:
     asked = GenerationRequest(seconds=1.5, seed=1, ef_percent=45.0)
     clips = watched.generate([Take(ecg, asked) for ecg in ecgs], ONCE)[0]
     assert drawn == [(2, 20), (2, 20)], "played, corrected and played; none was nearer than the first"
     for ecg, clip in zip(ecgs, clips, strict=True):
         assert same_but_for_rounding(clip.frames, watched(ecg, asked, settings=NEVER)[0].frames)
+
+
+def test_a_clip_goes_on_from_a_rehearsal_that_was_right(
+    watched: Pipeline,
+    ecgs: tuple[EcgSignal, EcgSignal],
+    same_but_for_rounding: Same,
+    drawn: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("echopulse.sampling.rehearsal._NEAR", 1.0)
+    asked = GenerationRequest(seconds=6.0, seed=1, ef_percent=45.0)
+    for some in (ecgs, ecgs[:1]):
+        drawn.clear()
+        clips = watched.generate([Take(ecg, asked) for ecg in some], ONCE)[0]
+        (number, played), rest = drawn
+        assert number == len(some) and 0 < played < 76 and rest == (number, 76 - played)
+        for ecg, clip in zip(some, clips, strict=True):
+            assert same_but_for_rounding(clip.frames, watched(ecg, asked, settings=NEVER)[0].frames)
 
 
 def test_a_stream_starts_at_once_unless_told_otherwise(watched: Pipeline, ecgs: tuple[EcgSignal, EcgSignal]) -> None:

@@ -255,11 +255,11 @@ class Pipeline:
         else:
             scenes = with_first_pictures(self.generator, scenes, settings, generators, self.picture_network)
         if settings.rehearsals:
-            scenes, finished = self._rehearsed(takes, scenes, wanted, settings, generators)
-            if finished:
-                yield from finished
-                return
-        yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
+            scenes, begun = self._rehearsed(takes, scenes, wanted, settings, generators)
+            yield from begun
+            wanted -= sum(piece.shape[1] for piece in begun)
+        if wanted:
+            yield from generate_batch(self.generator, scenes, wanted, settings, generators, self.critic)
 
     def _auditioned(
         self,
@@ -285,30 +285,33 @@ class Pipeline:
         settings: DecodeSettings,
         generators: list[torch.Generator],
     ) -> tuple[Sequence[Scene], list[torch.Tensor]]:
-        """The scenes with what is told corrected by rehearsals, and their codes where rehearsals were all of the clips.
+        """The scenes with what is told corrected by rehearsals, and the codes that the clips begin with.
 
-        As they are where they have no first picture.
+        Where each clip has been played as it is told now, the scenes go on from there; else there are no codes. Scenes
+        stay as they are where they have no first picture.
         """
         assert self.segmenter is not None
         if scenes[0].first is None:
             return scenes, []
-        played: dict[tuple[int, float], Sequence[torch.Tensor]] = {}  # by clip and what it was told: its windows
+        played: dict[tuple[int, float], tuple[list[torch.Tensor], torch.Generator]] = {}  # by clip and what it was told
 
         def play(rows: Sequence[int], trial: Sequence[Scene], length: int) -> np.ndarray:
             draws = [generators[row].clone_state() for row in rows]
             windows = list(generate_batch(self.generator, trial, length, settings, draws, self.critic))
-            if length == wanted and scenes[0].past is None:
-                by_clip = zip(*windows, strict=True)
-                played.update({(row, one.ef): clip for row, one, clip in zip(rows, trial, by_clip, strict=True)})
+            if scenes[0].past is None:
+                for row, one, draw, *clip in zip(rows, trial, draws, *windows, strict=True):
+                    played[row, one.ef] = clip, draw
             pieces = self._show([takes[row] for row in rows], trial, iter(windows), settings)
             return np.concatenate(list(pieces), axis=1)
 
         frames, slots = takes[0].request.num_frames, self.generator.config.slots
         told = rehearsed(scenes, play, self.segmenter, settings.rehearsals, num_frames=frames, slots=slots)
-        clips = [played.get((row, scene.ef), ()) for row, scene in enumerate(told)]
-        if not all(clips):
+        begun = [played[row, scene.ef] for row, scene in enumerate(told) if (row, scene.ef) in played]
+        if len(begun) < len(told) or len({len(clip) for clip, _ in begun}) > 1:
             return told, []
-        return told, [torch.stack(window) for window in zip(*clips, strict=True)]
+        generators[:] = [draw for _, draw in begun]
+        told = [scene.after(torch.cat(clip)) for scene, (clip, _) in zip(told, begun, strict=True)]
+        return told, [torch.stack(window) for window in zip(*(clip for clip, _ in begun), strict=True)]
 
     def _show(
         self, takes: Sequence[Take], scenes: Sequence[Scene], codes: Iterator[torch.Tensor], settings: DecodeSettings

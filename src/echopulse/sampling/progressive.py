@@ -65,6 +65,10 @@ class Scene:
     first_contraction: float = float("nan")
     wanted_ef: float = float("nan")
 
+    def after(self, codes: Int[Tensor, "n gh gw"]) -> "Scene":
+        """The scene as it goes on from the first token frames of its clip."""
+        return replace(self, past=codes, past_length=len(codes))
+
 
 def generate_codes(
     model: VideoTransformer,
@@ -113,7 +117,8 @@ def generate_batch(
         critic: the generator's, where there is one.
 
     Yields:
-        The new token frames of each window, in order; together `num_token_frames`.
+        The new token frames, in order: a first picture that is given or was drawn apart, then those of each window;
+        together `num_token_frames`.
     """
     c = model.config
     codes = torch.zeros(len(scenes), c.slots, c.rows, c.columns, dtype=torch.long)
@@ -123,18 +128,20 @@ def generate_batch(
             row[0] = scene.first[0]
         if scene.past is not None:
             row[1 : 1 + OVERLAP] = scene.past[-OVERLAP:]
-    made, taken = 0, 0 if given < 1 + OVERLAP else given  # token frames yielded; slots that were yielded before
+    made = 0
+    if given == 1:  # a first picture is seen before what follows is drawn
+        yield codes[:, :1]
+        made = 1
     while made < num_token_frames:
-        if given - taken < num_token_frames - made:  # else all that is wanted is known: a first picture alone
-            conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
-            known = torch.zeros_like(codes, dtype=torch.bool)
-            known[:, :given] = True
-            codes = decode_window(model, codes, known, conditions, settings, generators, critic)
-        fresh = codes[:, taken : taken + num_token_frames - made]
+        conditions = Conditions.joined([window_conditions(model, scene, position) for scene in scenes])
+        known = torch.zeros_like(codes, dtype=torch.bool)
+        known[:, :given] = True
+        codes = decode_window(model, codes, known, conditions, settings, generators, critic)
+        fresh = codes[:, given : given + num_token_frames - made]
         yield fresh
         made += fresh.shape[1]
         codes = torch.cat([codes[:, :1], codes[:, -OVERLAP:], torch.zeros_like(codes[:, 1 + OVERLAP :])], dim=1)
-        given = taken = 1 + OVERLAP
+        given = 1 + OVERLAP
         position += c.slots - 1 - OVERLAP
 
 
