@@ -1,9 +1,10 @@
-"""How fast is generation? Frames per second, time to the first frame of a stream, memory, steps, guidance, rehearsals.
+"""How fast is generation? Frames per second, time to the first frame of a stream, memory, and what each choice costs.
 
     python benchmarks/speed.py [--checkpoint compact] [--seconds 30] [--paper]
 
 Every row is timed in one run on the same machine, so that ratios mean something where seconds do not. `--paper` also
-times the `paper` preset (random weights, 11 frames, 18 steps, guided); it takes a minute. The last line is JSON.
+times the `paper` preset (random weights, 11 frames, 18 steps, guided); it takes a minute or two. The last line is JSON:
+the checkpoint's own decoding, and the `paper` preset with as much kept between steps.
 """
 
 import argparse
@@ -36,6 +37,11 @@ def timed(
     return first, time.perf_counter() - begin
 
 
+def ways_of(usual: DecodeSettings) -> list[tuple[bool, int]]:
+    """`keep` and `null_every`: all worked out in every step, then bit by bit what the settings leave out."""
+    return sorted({(False, 1), (usual.keep, 1), (usual.keep, usual.null_every)})
+
+
 def peak_memory_mib() -> float:
     """Largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -61,6 +67,11 @@ def main() -> None:
             settings = replace(usual, steps=steps, guidance=guidance, guidance_alone=None, rehearsals=0)
             _, took = timed(pipeline, track, 4.0, settings)
             print(f"{steps:5d}  {guidance:8.1f}  {100 / took:8.1f}")
+    print(" keep  null branch every  frames/s")
+    ways = ways_of(usual)
+    for keep, every in ways:
+        _, took = timed(pipeline, track, 4.0, replace(usual, keep=keep, null_every=every, rehearsals=0))
+        print(f"{keep!s:>5}  {every:17d}  {100 / took:8.1f}")
     memory, took = {}, 0.0
     for seconds in (arguments.seconds / 6, arguments.seconds):
         for rehearsals in sorted({0, usual.rehearsals}):
@@ -74,7 +85,9 @@ def main() -> None:
         paper = Pipeline(*networks, {}, fast_dtype())
         settings = DecodeSettings(steps=18, guidance=3.0, guided_share=1.0)
         timed(paper, track, 11 / 25, replace(settings, steps=1))  # warm caches
-        _, paper_s = timed(paper, track, 11 / 25, settings)
+        for keep, every in ways:
+            _, paper_s = timed(paper, track, 11 / 25, replace(settings, keep=keep, null_every=every))
+            print(f"paper, keep {keep}, null branch every {every}: {paper_s:.1f} s")
     result = {
         "compact_frames_per_s": round(arguments.seconds * 25 / took, 2),
         "compact_first_frame_s": round(first, 3),

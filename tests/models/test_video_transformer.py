@@ -10,7 +10,7 @@ from torch import Tensor
 from echopulse.errors import InputError
 from echopulse.models.ecg_encoder import EcgEncoderConfig
 from echopulse.models.presets import PRESETS, generator_config, tokenizer_config
-from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import Conditions, EcgWindow, GeneratorConfig, VideoTransformer, WindowPasses
 
 MakeConditions = Callable[..., Conditions]
 
@@ -47,19 +47,76 @@ def test_values_of_known_codes_and_what_is_known_do_matter(
     assert not torch.allclose(base, _run(generator, codes, ~known, make_conditions()), atol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{}, {"position_bias": False}, {"cross_every": 1}])
-def test_features_at_some_places_are_those_of_all(changes: dict, make_conditions: MakeConditions) -> None:
+@pytest.fixture(params=[{}, {"position_bias": False}, {"cross_every": 1}], ids=["bias", "no bias", "more context"])
+def window(request: pytest.FixtureRequest, make_conditions: MakeConditions) -> tuple[VideoTransformer, Conditions]:
+    """A network and three windows."""
     torch.manual_seed(4)
-    model = VideoTransformer(replace(generator_config("tiny"), **changes)).eval()
-    random = torch.Generator().manual_seed(5)
-    codes = torch.randint(0, 64, (3, 4, 8, 8), generator=random)
-    places = torch.rand(3, 4, 8, 8, generator=random) < torch.tensor([0.1, 0.7, 0.0]).view(3, 1, 1, 1)
-    conditions = make_conditions(3)
+    model = VideoTransformer(replace(generator_config("tiny"), **request.param)).eval()
     with torch.inference_mode():
-        conditions = conditions._replace(ecg=model.encode_ecg(conditions.ecg))
-        some = model.features_at(codes, ~places, conditions, places)
-        assert torch.allclose(some, model.features(codes, ~places, conditions)[places], atol=1e-5)
-    assert len(some) == places.sum() > 0
+        conditions = make_conditions(3)
+        return model, conditions._replace(ecg=model.encode_ecg(conditions.ecg))
+
+
+@pytest.fixture(scope="module")
+def states() -> tuple[Tensor, Tensor, Tensor]:
+    """Codes of three windows, which of them are known, and which a pass later; in each window other numbers."""
+    random = torch.Generator().manual_seed(5)
+    codes, uniform = torch.randint(0, 64, (3, 4, 8, 8), generator=random), torch.rand(3, 4, 8, 8, generator=random)
+    share = torch.tensor([0.9, 0.3, 0.6]).view(3, 1, 1, 1)
+    return codes, uniform < share, uniform < share + 0.1
+
+
+@torch.inference_mode()
+def test_passes_over_a_window_are_those_of_windows_alone(
+    window: tuple[VideoTransformer, Conditions], states: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    (model, conditions), (codes, *turns) = window, states
+    passes = WindowPasses(model, conditions)
+    for known in turns:
+        whole = model.features(codes, known, conditions).flatten(1, 3)
+        torch.testing.assert_close(passes(codes, known), whole, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(passes(codes[:2], known[:2]), whole[:2], rtol=1e-4, atol=1e-5)
+        places = ~known
+        logits = model.passes(conditions)(codes, known)(places)
+        torch.testing.assert_close(
+            logits(0, torch.empty(int(places.sum()), 0, dtype=torch.long)),
+            model(codes, known, conditions, codes)[places][:, : model.config.factors[0]],
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+@torch.inference_mode()
+def test_kept_features_stay_and_all_others_are_worked_out_again(
+    window: tuple[VideoTransformer, Conditions], states: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    (model, conditions), (codes, before, after) = window, states
+    passes = WindowPasses(model, conditions, keep=True)
+    first = passes(codes, before)
+    torch.testing.assert_close(first, model.features(codes, before, conditions).flatten(1, 3), rtol=1e-4, atol=1e-5)
+    second, whole = passes(codes, after), model.features(codes, after, conditions).flatten(1, 3)
+    same = (first == second).all(-1)
+    assert not (same & ~before.flatten(1)).any(), "hidden codes see what has become known"
+    assert same[1].sum() > before[1].sum() - 32 > 40, "known ones are left alone, but for a few to a round number"
+    assert (second - whole).norm() < 0.5 * (second - first).norm(), "nearer to a whole pass than the pass before"
+    everything = torch.ones_like(after)
+    other = (codes + 1) % 64
+    torch.testing.assert_close(
+        passes(other, everything), model.features(other, None, conditions).flatten(1, 3), rtol=1e-4, atol=1e-5
+    )
+
+
+@torch.inference_mode()
+def test_a_window_left_out_of_a_pass_catches_up(
+    window: tuple[VideoTransformer, Conditions], states: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    (model, conditions), (codes, before, after) = window, states
+    passes = WindowPasses(model, conditions, keep=True)
+    first = passes(codes, before).clone()
+    assert passes(codes[:1], after[:1]).shape[0] == 1
+    last = passes(codes, after)
+    moved = (last[2] != first[2]).any(-1)
+    assert moved[~before[2].flatten()].all() and not moved.all()
 
 
 def test_ecg_matters_only_where_there_is_one(

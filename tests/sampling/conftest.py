@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echopulse.models.presets import generator_config, tokenizer_config
 from echopulse.models.tokenizer import VideoTokenizer
-from echopulse.models.video_transformer import Conditions, GeneratorConfig, VideoTransformer
+from echopulse.models.video_transformer import Conditions, GeneratorConfig, LogitsAt, Passes, VideoTransformer
 from echopulse.nn.code_head import FactorLogits
 from echopulse.phantom import sample_patient, simulate_clip
 from echopulse.sampling.pipeline import Pipeline
@@ -25,11 +25,20 @@ class KnownAnswer(VideoTransformer):
         self.logits = logits
         self.calls: list[tuple[Tensor, Tensor, Conditions]] = []
 
-    def predict(self, codes: Tensor, known: Tensor, conditions: Conditions, places: Tensor) -> FactorLogits:
-        self.calls.append((codes.clone(), known.clone(), conditions))
-        logits = self.logits if isinstance(self.logits, Tensor) else self.logits(conditions)
-        parts = logits.expand(*codes.shape, sum(self.config.factors))[places].split(self.config.factors, dim=-1)
-        return lambda i, before: parts[i]
+    def passes(self, conditions: Conditions, *, keep: bool = False) -> Passes:
+        def seen(codes: Tensor, known: Tensor) -> LogitsAt:
+            asked = conditions._replace(**{k: getattr(conditions, k)[: len(codes)] for k in ("has_ecg", "ef", "view")})
+            self.calls.append((codes.clone(), known.clone(), asked))
+            logits = self.logits if isinstance(self.logits, Tensor) else self.logits(asked)
+            every = logits.expand(*codes.shape, sum(self.config.factors))
+
+            def at(places: Tensor) -> FactorLogits:
+                parts = every[places].split(self.config.factors, dim=-1)
+                return lambda i, before: parts[i]
+
+            return at
+
+        return seen
 
 
 @pytest.fixture(scope="session")

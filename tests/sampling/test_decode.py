@@ -161,6 +161,25 @@ def test_guided_steps_ask_both_branches_in_one_batch(
             assert torch.equal(asked.view, conditions.view.repeat(2))
 
 
+def test_the_null_branch_may_be_asked_less_often_than_the_other(known_answer: Callable, conditions: Conditions) -> None:
+    """The difference that it made lasts: with the weight of the test below, code 1 is lifted in every step."""
+
+    def logits(asked: Conditions) -> Tensor:
+        answer = torch.zeros(asked.has_ecg.shape[0], 1, 1, 1, 20)
+        answer[..., 0] = 2.0
+        answer[..., 1] = asked.has_ecg.float().view(-1, 1, 1, 1)
+        answer[..., 16] = 100.0
+        return answer
+
+    model = known_answer(logits)
+    settings = DecodeSettings(steps=6, guidance=3.0, guided_share=0.8, temperature=0.01, null_every=3)
+    made = decode_window(model, *_hidden(), conditions, settings, _seeded())
+    assert [codes.shape[0] for codes, _, _ in model.calls] == [2, 1, 1, 2, 1, 1]
+    hidden_last = ~model.calls[5][1]
+    assert made[~hidden_last].unique().tolist() == [4]
+    assert made[hidden_last].unique().tolist() == [0], "the last step is not guided"
+
+
 def test_guidance_extrapolates_from_the_null_branch(known_answer: Callable, conditions: Conditions) -> None:
     """Null says code 0 at 0.0, the ECG says code 1 at 1.0: only a weight above 2 lifts code 1 above a logit of 2."""
 
@@ -303,6 +322,7 @@ def test_temperature_moves_towards_its_end(known_answer: Callable, conditions: C
         (dict(temperature=float("nan")), "temperature is nan"),
         (dict(final_temperature=-1.0), "final temperature is -1"),
         (dict(order="random"), "order is 'random'"),
+        (dict(null_every=0), "null_every is 0"),
         (dict(ef_contrast=0.0), "EF contrast is 0"),
     ],
 )

@@ -1,5 +1,6 @@
 """The generator as its authors released it: a MaskGIT over codes with one pooled ECG vector as its context."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 from echopulse.nn.transformer import Block
 
 if TYPE_CHECKING:
-    from echopulse.models.video_transformer import Conditions
+    from echopulse.models.video_transformer import Conditions, Passes
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,24 @@ class PublishedGenerator(nn.Module):
         self.norm = nn.LayerNorm(c.width)
         self.head = nn.Linear(c.width, c.num_codes)
 
-    def predict(
-        self,
-        codes: Int[Tensor, "b t gh gw"],
-        known: Bool[Tensor, "b t gh gw"],
-        conditions: "Conditions",
-        places: Bool[Tensor, "b t gh gw"],
-    ) -> FactorLogits:
-        """Logits of every code, asked as `VideoTransformer` is; of the conditions it takes `ecg.tokens` alone."""
+    def passes(self, conditions: "Conditions", *, keep: bool = False) -> "Passes":
+        """Predictions, asked for as `VideoTransformer`'s are; of the conditions they take `ecg.tokens` alone.
+
+        All is worked out in each pass: position convolutions spread what changes over the window, so nothing is kept.
+        """
         assert isinstance(conditions.ecg, EcgFeatures)
-        logits = self.logits(torch.where(known, codes, self.config.num_codes), conditions.ecg.tokens, places)
-        return lambda i, before: logits
+        tokens = conditions.ecg.tokens
+
+        def seen(codes: Tensor, known: Tensor) -> Callable[[Tensor], FactorLogits]:
+            hidden = torch.where(known, codes, self.config.num_codes)
+
+            def at(places: Tensor) -> FactorLogits:
+                logits = self.logits(hidden, tokens[: len(codes)], places)
+                return lambda i, before: logits
+
+            return at
+
+        return seen
 
     def logits(
         self,

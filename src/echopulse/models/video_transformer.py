@@ -14,6 +14,7 @@ from echopulse.axes import VIEWS
 from echopulse.errors import InputError
 from echopulse.models.ecg_encoder import EcgEncoder, EcgEncoderConfig, EcgFeatures, sample_contraction, sample_fine
 from echopulse.models.quantizer import split_factors
+from echopulse.nn.attention import KeptKeys, put_rows, rows_at
 from echopulse.nn.code_head import CodeHead, FactorLogits
 from echopulse.nn.positions import ContinuousPositionBias, time_waves
 from echopulse.nn.transformer import Block
@@ -120,6 +121,12 @@ class Conditions(NamedTuple):
         return _by_tensor(lambda x: x.to(device), self)
 
 
+LogitsAt = Callable[[Bool[Tensor, "b t gh gw"]], FactorLogits]
+"""Logits of the codes at some places, in rows, as they were predicted in one pass."""
+
+Passes = Callable[[Int[Tensor, "b t gh gw"], Bool[Tensor, "b t gh gw"]], LogitsAt]
+"""One pass over a window after the other: codes, and which of them are known."""
+
 _ROWS = 32  # numbers of rows are rounded up to a multiple, as a CPU keeps a program for each that it has multiplied
 _MOTION = 6  # numbers that tell a slot's motion
 
@@ -181,47 +188,17 @@ class WindowTransformer(nn.Module):
 
         Where `known` is None all codes are seen.
         """
-        return self._features(codes, known, conditions).unflatten(1, codes.shape[1:])
+        return WindowPasses(self, conditions)(codes, known).unflatten(1, codes.shape[1:])
 
-    def features_at(
-        self,
-        codes: Int[Tensor, "b t gh gw"],
-        known: Bool[Tensor, "b t gh gw"],
-        conditions: Conditions,
-        places: Bool[Tensor, "b t gh gw"],
-    ) -> Float[Tensor, "n d"]:
-        """`features(codes, known, conditions)[places]`, but the last layer works on those places alone."""
-        wanted = places.flatten(1)
-        counts = wanted.sum(1, keepdim=True)
-        most = max(-(-int(counts.max()) // _ROWS), 1) * _ROWS
-        if most >= wanted.shape[1]:
-            return self._features(codes, known, conditions)[wanted]
-        only = wanted.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-        kept = torch.arange(only.shape[1], device=only.device) < counts
-        return self._features(codes, known, conditions, only)[kept]
-
-    def _features(
-        self, codes: Tensor, known: Tensor | None, conditions: Conditions, only: Int[Tensor, "b k"] | None = None
-    ) -> Float[Tensor, "b k d"]:
-        x = self._embed(codes, known) + self.slot[: codes.shape[1]] + self.row + self.column
-        x = x + rearrange(self._slot_conditions(conditions), "b t d -> b t 1 1 d")
-        context, visible = self._context(conditions)
-        grid = x.shape[1:4]
-        bias = self.bias(grid) if self.bias is not None else None
-        x = rearrange(x, "b t gh gw d -> b (t gh gw) d")
-        for i, block in enumerate(self.blocks):
-            last = i + 1 == len(self.blocks)
-            x = block(x, bias=bias, context=context, context_mask=visible, only=only if last else None)
-        return self.norm(x)
-
-    def _embed(self, codes: Tensor, known: Tensor | None) -> Tensor:
+    def embed(self, codes: Int[Tensor, "*n"], known: Bool[Tensor, "*n"] | None) -> Float[Tensor, "*n d"]:
+        """Codes as vectors, one vector for all that are hidden; without their places."""
         parts = split_factors(codes, self.config.factors)
         seen = sum(table(parts[..., i]) for i, table in enumerate(self.tables))
         if known is None:
             return seen  # type: ignore[return-value]
         return torch.where(known.unsqueeze(-1), seen, self.hidden.to(seen.dtype))  # type: ignore[arg-type]
 
-    def _slot_conditions(self, c: Conditions) -> Tensor:
+    def slot_conditions(self, c: Conditions) -> Tensor:
         """Per slot: the ECG at its two frames, its time, the frame interval and gap, view and EF."""
         assert isinstance(c.ecg, EcgFeatures)
         b, t, _ = c.frame_times_s.shape
@@ -259,7 +236,7 @@ class WindowTransformer(nn.Module):
         told = torch.cat([4 * volume - 3, 2 * contraction - 1, change, torch.ones_like(change)], dim=-1)
         return network(told * (known & c.has_ecg[:, None, None]))
 
-    def _context(self, c: Conditions) -> tuple[Tensor, Tensor]:
+    def context(self, c: Conditions) -> tuple[Tensor, Tensor]:
         """What the blocks attend to: ECG patches with their times, then words."""
         assert isinstance(c.ecg, EcgFeatures)
         tokens = c.ecg.tokens
@@ -269,6 +246,67 @@ class WindowTransformer(nn.Module):
             tokens = torch.cat([tokens, self.text(c.text.tokens.to(tokens.dtype))], dim=1)
             visible = torch.cat([visible, c.text.visible], dim=1)
         return tokens, rearrange(visible, "b m -> b 1 1 m")
+
+
+class WindowPasses:
+    """Passes of a network over one window, whose codes become known bit by bit.
+
+    What does not depend on the codes is worked out once. With `keep`, so are keys, values and features of codes that
+    stay as they are: a pass after the first works on hidden codes, and on those that changed since their last pass.
+    What is kept has seen the window as it was then, so results differ a little from whole passes; diffusion models of
+    text lose little by it (Wu 2025, arXiv 2505.22618; Ma 2025, arXiv 2505.15781).
+
+    Args:
+        network: whose passes.
+        conditions: of the window, with the ECG encoded.
+        keep: whether to; without gradients alone.
+    """
+
+    def __init__(self, network: WindowTransformer, conditions: Conditions, *, keep: bool = False) -> None:
+        self._network, slots = network, conditions.frame_times_s.shape[1]
+        places = network.slot[:slots] + network.row + network.column
+        places = places + rearrange(network.slot_conditions(conditions), "b t d -> b t 1 1 d")
+        self._grid = places.shape[1:4]
+        self._places = places.flatten(1, 3)
+        self._context, self._visible = network.context(conditions)
+        self._bias = None if network.bias is None else network.bias(tuple(self._grid))
+        self._kept = [(KeptKeys() if keep else None, KeptKeys()) for _ in network.blocks]
+        self._keep = keep
+        self._before: tuple[Tensor, Tensor] | None = None  # codes as they were seen, and their features
+
+    def __call__(
+        self, codes: Int[Tensor, "b t gh gw"], known: Bool[Tensor, "b t gh gw"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """One feature vector per code of the first `b` windows; the first pass takes them all."""
+        n, batch = self._places.shape[1], len(codes)
+        codes, known = codes.flatten(1), None if known is None else known.flatten(1)
+        rows, places, bias = None, self._places[:batch], self._bias
+        seen = codes if known is None else codes.where(known, -1)
+        if self._before is not None:
+            fresh = (seen < 0) | (seen != self._before[0][:batch])
+            most = min(-(-int(fresh.sum(1).max()) // _ROWS) * _ROWS, n)
+            rows = fresh.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+            codes, known = codes.gather(1, rows), None if known is None else known.gather(1, rows)
+            places = rows_at(places, rows)
+            bias = None if bias is None else bias[:, rows].transpose(0, 1)
+        x = self._network.embed(codes, known) + places
+        for block, kept in zip(self._network.blocks, self._kept, strict=True):
+            x = block(
+                x,
+                bias=bias,
+                context=self._context[:batch],
+                context_mask=self._visible[:batch],
+                kept=kept,
+                rows=rows,
+            )
+        x = self._network.norm(x)
+        if self._before is not None and rows is not None:
+            every = self._before[1].clone()
+            put_rows(every[:batch], rows, x, 1)
+            seen, x = torch.cat([seen, self._before[0][batch:]]), every
+        if self._keep:
+            self._before = seen, x
+        return x[:batch]
 
 
 class CodePredictor(WindowTransformer):
@@ -304,15 +342,15 @@ class CodePredictor(WindowTransformer):
         factors = None if truth is None else split_factors(truth, self.config.factors)
         return self.head(self.features(codes, known, conditions), factors)
 
-    def predict(
-        self,
-        codes: Int[Tensor, "b t gh gw"],
-        known: Bool[Tensor, "b t gh gw"],
-        conditions: Conditions,
-        places: Bool[Tensor, "b t gh gw"],
-    ) -> FactorLogits:
-        """Logits of the codes at `places`, in rows, one factor after the other; the ECG is encoded."""
-        return self.head.one_by_one(self.features_at(codes, known, conditions, places))
+    def passes(self, conditions: Conditions, *, keep: bool = False) -> Passes:
+        """Several predictions of one window; `keep` as in `WindowPasses`."""
+        features_of = WindowPasses(self, conditions, keep=keep)
+
+        def seen(codes: Tensor, known: Tensor) -> LogitsAt:
+            features = features_of(codes, known)
+            return lambda places: self.head.one_by_one(features[places.flatten(1)])
+
+        return seen
 
 
 class VideoTransformer(CodePredictor):

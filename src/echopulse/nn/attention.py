@@ -1,5 +1,7 @@
 """Multi-head attention, self or cross, with an optional additive bias."""
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -8,6 +10,28 @@ from torch.nn import functional as F
 
 COSINE_SCALE = 8.0
 """Factor of the logits where queries and keys have unit length."""
+
+
+class KeptKeys:
+    """Keys and values of one attention that are kept from one pass over a batch of sequences to the next."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    def updated(
+        self, make: Callable[[], tuple[Tensor, Tensor]], batch: int, rows: Int[Tensor, "b k"] | None = None
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """Keys and values of the first `batch` sequences, those at `rows` made anew; all of them where none are kept.
+
+        Rows take the place of the old ones in memory, so that no gradient goes through them.
+        """
+        if self._kept is None:
+            self._kept = make()
+        k, v = (part[:batch] for part in self._kept)
+        if rows is not None:
+            for old, new in zip((k, v), make(), strict=True):
+                put_rows(old, rows, new, 2)
+        return k, v
 
 
 class Attention(nn.Module):
@@ -48,8 +72,9 @@ class Attention(nn.Module):
         x: Float[Tensor, "b n d"],
         context: Float[Tensor, "b m c"] | None = None,
         bias: Tensor | None = None,
-        only: Int[Tensor, "b k"] | None = None,
-    ) -> Float[Tensor, "b k d"]:
+        kept: KeptKeys | None = None,
+        rows: Int[Tensor, "b k"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
         """Attends.
 
         Args:
@@ -57,19 +82,25 @@ class Attention(nn.Module):
             context: keys and values of cross-attention.
             bias: added to the attention logits (or a boolean mask, True = may attend); broadcasts to
                 (b, heads, n, m). Without the null keys, which are always visible.
-            only: queries that an output is wanted of, n of them where None.
+            kept: keys and values of passes before; those of a context are made once.
+            rows: which places of the whole sequence x is, where the others are kept.
         """
         normed = self.norm(x)
+        source = context
         if context is None:
-            context = x if self.published else normed
+            source = x if self.published else normed
         elif self.context_norm is not None:
-            context = self.context_norm(context)
-        if only is not None:
-            normed, bias = rows_at(normed, only), None if bias is None else bias[:, only].transpose(0, 1)
-        q = rearrange(self.to_q(normed), "b n (h d) -> b h n d", h=self.heads)
-        kv = self.to_kv(context)
-        k, v = rearrange(kv, "b m (two h d) -> two b h m d", two=2, h=self.heads)
-        q, k = self._unit(q, self.q_scale), self._unit(k, self.k_scale)
+            source = self.context_norm(context)
+        q = self._unit(rearrange(self.to_q(normed), "b n (h d) -> b h n d", h=self.heads), self.q_scale)
+
+        def make() -> tuple[Tensor, Tensor]:
+            k, v = rearrange(self.to_kv(source), "b m (two h d) -> two b h m d", two=2, h=self.heads)
+            return self._unit(k, self.k_scale), v
+
+        if kept is None:
+            k, v = make()
+        else:
+            k, v = kept.updated(make, len(x), rows if context is None else None)
         if self.null_kv is not None:
             null_k, null_v = self.null_kv.to(k.dtype).unsqueeze(1).expand(-1, k.shape[0], -1, -1, -1)
             k, v = torch.cat([self._unit(null_k, self.k_scale), k], dim=2), torch.cat([null_v, v], dim=2)
@@ -107,9 +138,15 @@ class FeedForward(nn.Module):
         return self.to_out(value * F.gelu(gate))
 
 
-def rows_at(x: Float[Tensor, "b n d"], only: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
+def rows_at(x: Float[Tensor, "b n d"], rows: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
     """Some rows of each sequence."""
-    return x.gather(1, only.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return x.gather(1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def put_rows(x: Tensor, rows: Int[Tensor, "b k"], new: Tensor, axis: int) -> None:
+    """Writes some rows of each sequence, along an axis; one sequence after the other, six times as fast as at once."""
+    for sequence, places, values in zip(x, rows, new, strict=True):
+        sequence.index_copy_(axis - 1, places, values)
 
 
 _PIECE = 4 << 20  # bytes of attention logits that stay in a processor's cache

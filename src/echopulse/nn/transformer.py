@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from echopulse.nn.attention import Attention, FeedForward, attend, rows_at
+from echopulse.nn.attention import Attention, FeedForward, KeptKeys, attend
 from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 
 
@@ -43,20 +43,23 @@ class Block(nn.Module):
         bias: Tensor | None = None,
         context: Float[Tensor, "b m c"] | None = None,
         context_mask: Tensor | None = None,
-        only: Int[Tensor, "b k"] | None = None,
+        kept: tuple[KeptKeys | None, KeptKeys] | None = None,
+        rows: Int[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "b k d"]:
         """Runs the block, without cross-attention where there is no context.
 
         Args:
             x: the sequence.
-            bias: of self-attention, see `Attention`; (heads, n, n) beside `only`.
+            bias: of self-attention, see `Attention`.
             context: what it attends to besides.
             context_mask: broadcasts to (b, heads, n, m), True = may attend.
-            only: places of the sequence that an output is wanted of, in a last layer; all n where None.
+            kept: keys of self-attention, or None, and of cross-attention from passes before.
+            rows: which places of the whole sequence x is, where the others are kept.
         """
-        x = (x if only is None else rows_at(x, only)) + self.attention(x, bias=bias, only=only)
+        own, crossed = (None, None) if kept is None else kept
+        x = x + self.attention(x, bias=bias, kept=own, rows=rows)
         if self.cross is not None and context is not None:
-            x = x + self.cross(x, context=context, bias=context_mask)
+            x = x + self.cross(x, context=context, bias=context_mask, kept=crossed)
         return x + self.feed_forward(x)
 
 

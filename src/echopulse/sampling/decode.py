@@ -1,7 +1,7 @@
 """The decoding loop: all hidden → predict → keep what seems right → repeat (MaskGIT, Chang 2022; paper eq. 8)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from echopulse.errors import InputError
 from echopulse.models.critic import TokenCritic
 from echopulse.models.published_generator import PublishedGenerator
 from echopulse.models.quantizer import join_factors
-from echopulse.models.video_transformer import CodePredictor, Conditions
+from echopulse.models.video_transformer import CodePredictor, Conditions, LogitsAt
 from echopulse.nn.code_head import FactorLogits
 from echopulse.sampling.schedule import cosine_share, halton_rank, keep_most_confident
 
@@ -53,6 +53,9 @@ class DecodeSettings:
             that the generator is told is corrected; for checkpoints that have a segmenter.
         auditions: how many first pictures are drawn where none is given, of which the clearest is kept; for checkpoints
             that have a segmenter, and where first pictures are drawn before all else.
+        keep: after the first pass over a window, work only on what is hidden or has changed; see `WindowPasses`.
+        null_every: every how many guided steps the null branch is computed; between, the difference that it made is
+            kept.
         grey_allowance: doubt that a picture is allowed in auditions for the mean b and the standard deviation c of its
             grey levels (both of white): coefficients of b, c, b², bc and c². Fitted so that what is chosen is as bright
             as true pictures are, and differs as much; without it patients come out alike. None: nothing.
@@ -71,6 +74,8 @@ class DecodeSettings:
     guidance_alone: float | None = None
     rehearsals: int = 0
     auditions: int = 1
+    keep: bool = False
+    null_every: int = 1
     grey_allowance: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -97,6 +102,8 @@ class DecodeSettings:
         terms = (0.0,) * 5 if self.grey_allowance is None else self.grey_allowance
         if len(terms) != 5 or not all(abs(term) <= 1e4 for term in terms):
             raise InputError(f"grey allowance is {terms}; expected 5 coefficients of at most 10,000")
+        if not 1 <= self.null_every <= _MAX_STEPS:
+            raise InputError(f"null_every is {self.null_every}; expected 1 to {_MAX_STEPS}")
         if not 0 <= self.detail <= 1:
             raise InputError(f"detail is {self.detail}; expected 0 to 1")
         if self.order not in ORDERS:
@@ -192,11 +199,10 @@ def decode_window(
     fill = ~known
     hidden = fill
     total = int(fill.flatten(1).sum(-1).max())
+    logits_of = _guided_passes(model, conditions, settings)
     turns = _halton_turns(codes.shape, generator) if settings.order == "halton" else None
     for step in range(settings.steps):
-        guided = settings.guidance != 1 and step < math.ceil(settings.guided_share * settings.steps)
-        weight = settings.guidance if guided else 1.0
-        logits = _logits(model, codes, hidden, conditions, weight)
+        logits = logits_of(step, codes, hidden)
         uniform = _uniform((*codes.shape, len(model.config.factors)), generator)[hidden]
         drawn, log_p = draw_codes(logits, model.config.factors, settings.temperature_at(step), uniform)
         codes = codes.masked_scatter(hidden, drawn)
@@ -215,25 +221,38 @@ def decode_window(
     return codes
 
 
-def _logits(
-    model: CodePredictor | PublishedGenerator,
-    codes: Tensor,
-    hidden: Tensor,
-    conditions: Conditions,
-    guidance: float,
-) -> FactorLogits:
-    """Guided logits of the hidden codes, both branches in one batch (Ho 2022)."""
-    if guidance == 1:
-        return model.predict(codes, ~hidden, conditions, hidden)
-    both = Conditions.joined([conditions, conditions.without_ecg()])
-    codes, hidden = (torch.cat([x, x]) for x in (codes, hidden))
-    predicted = model.predict(codes, ~hidden, both, hidden)
+def _guided_passes(
+    model: CodePredictor | PublishedGenerator, conditions: Conditions, settings: DecodeSettings
+) -> Callable[[int, Tensor, Tensor], FactorLogits]:
+    """What gives the logits of the hidden codes, for a step, codes and which are hidden; both branches in one batch.
 
-    def guided(i: int, before: Tensor) -> Tensor:
-        yes, no = predicted(i, torch.cat([before, before])).float().chunk(2)
-        return no + guidance * (yes - no)
+    Guided logits are `yes + (guidance − 1) (yes − no)`, no being those of the null branch (Ho 2022). The difference is
+    that of the last step in which the null branch was computed, at the codes that are still hidden.
+    """
+    guided_steps = math.ceil(settings.guided_share * settings.steps) if settings.guidance != 1 else 0
+    branches = Conditions.joined([conditions, conditions.without_ecg()]) if guided_steps else conditions
+    passes = model.passes(branches, keep=settings.keep)
+    both: LogitsAt | None = None
 
-    return guided
+    def logits_of(step: int, codes: Tensor, hidden: Tensor) -> FactorLogits:
+        nonlocal both
+        if step >= guided_steps:
+            return passes(codes, ~hidden)(hidden)
+        twice, now = torch.cat([hidden, hidden]), None
+        if step % settings.null_every == 0:
+            both = passes(torch.cat([codes, codes]), ~twice)
+        else:
+            now = passes(codes, ~hidden)(hidden)
+        assert both is not None
+        before_now = both(twice)
+
+        def guided(i: int, before: Tensor) -> Tensor:
+            yes, no = before_now(i, torch.cat([before, before])).float().chunk(2)
+            return (yes if now is None else now(i, before).float()) + (settings.guidance - 1) * (yes - no)
+
+        return guided
+
+    return logits_of
 
 
 def draw_codes(

@@ -47,7 +47,8 @@ class CriticTask(CompanionTask):
         """The window with the generator's draws in the hidden places, and the conditions with the ECG encoded."""
         conditions, factors = self._heard(b), self.generator.config.factors
         uniform = torch.rand(int(b.hidden.sum()), len(factors)).to(b.codes.device)
-        drawn, _ = draw_codes(self.generator.predict(b.codes, b.known, conditions, b.hidden), factors, 1.0, uniform)
+        logits = self.generator.passes(conditions)(b.codes, b.known)(b.hidden)
+        drawn, _ = draw_codes(logits, factors, 1.0, uniform)
         return b.codes.masked_scatter(b.hidden, drawn), conditions
 
     def sample(self, model: nn.Module, folder: Path, step: int) -> None:
