@@ -111,7 +111,7 @@ def generator_decoding(preset: str) -> DecodeSettings:
     )
     if preset == "paper":
         return replace(shared, steps=18, guidance=3.0, temperature=0.9, final_temperature=0.0)
-    tuned = replace(shared, steps=6, guidance=1.6, guidance_alone=1.5, temperature=0.6)
+    tuned = replace(shared, steps=6, guidance=1.6, guidance_alone=1.5, temperature=0.6, keep=True, null_every=2)
     return replace(tuned, grey_allowance=(71.4, -110.8, 300.5, -850.8, 625.8))
 
 
