@@ -128,7 +128,8 @@ class DecodeSettings:
         It holds the anatomy, which should vary as patients do, where motion should follow the ECG. So it is drawn
         without guidance, in four times the steps, each of which costs an eighth of a window's, and in an order that
         does not prefer what is likely: by confidence, black comes first, and pictures turn out dim and alike (Fréchet
-        distance 2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients).
+        distance 2.2 against 0.75 in this order, 0.55 between halves of the truth; 64 phantom patients). Every pass is
+        whole: in few codes there is little to keep.
         """
         if self.picture_temperature is None:
             return None
@@ -140,6 +141,7 @@ class DecodeSettings:
             final_temperature=None,
             order="halton",
             picture_temperature=None,
+            keep=False,
         )
 
     def told_ef(self, asked: float | None, shown: float) -> float:
