@@ -271,7 +271,7 @@ class GeneratorTask:
         assert isinstance(model, VideoTransformer)
         clip, c = self.clips[0], self.model.config
         scene = Scene(clip.track, 0.0, clip.fps, clip.view, clip.ef, first=torch.from_numpy(clip.codes[:1]).long())
-        made = next(generate_codes(model, scene, c.slots, DecodeSettings(), seed=0))
+        made = torch.cat(list(generate_codes(model, scene, c.slots, DecodeSettings(), seed=0)), dim=1)
         true = torch.from_numpy(clip.codes[: c.slots]).long()[None]
         rows = [torch.cat(list(self._tokenizer.decode(codes)[0, ::2, 0].float()), dim=1) for codes in (true, made)]
         picture = (torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()
