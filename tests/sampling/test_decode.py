@@ -161,17 +161,19 @@ def test_guided_steps_ask_both_branches_in_one_batch(
             assert torch.equal(asked.view, conditions.view.repeat(2))
 
 
+def _lifted_by_the_ecg(asked: Conditions) -> Tensor:
+    """Logits of 2 for code 0 and, with the ECG, of 1 for code 1."""
+    answer = torch.zeros(asked.has_ecg.shape[0], 1, 1, 1, 20)
+    answer[..., 0] = 2.0
+    answer[..., 1] = asked.has_ecg.float().view(-1, 1, 1, 1)
+    answer[..., 16] = 100.0
+    return answer
+
+
 def test_the_null_branch_may_be_asked_less_often_than_the_other(known_answer: Callable, conditions: Conditions) -> None:
     """The difference that it made lasts: with the weight of the test below, code 1 is lifted in every step."""
 
-    def logits(asked: Conditions) -> Tensor:
-        answer = torch.zeros(asked.has_ecg.shape[0], 1, 1, 1, 20)
-        answer[..., 0] = 2.0
-        answer[..., 1] = asked.has_ecg.float().view(-1, 1, 1, 1)
-        answer[..., 16] = 100.0
-        return answer
-
-    model = known_answer(logits)
+    model = known_answer(_lifted_by_the_ecg)
     settings = DecodeSettings(steps=6, guidance=3.0, guided_share=0.8, temperature=0.01, null_every=3)
     made = decode_window(model, *_hidden(), conditions, settings, _seeded())
     assert [codes.shape[0] for codes, _, _ in model.calls] == [2, 1, 1, 2, 1, 1]
@@ -183,17 +185,10 @@ def test_the_null_branch_may_be_asked_less_often_than_the_other(known_answer: Ca
 def test_guidance_extrapolates_from_the_null_branch(known_answer: Callable, conditions: Conditions) -> None:
     """Null says code 0 at 0.0, the ECG says code 1 at 1.0: only a weight above 2 lifts code 1 above a logit of 2."""
 
-    def logits(asked: Conditions) -> Tensor:
-        answer = torch.zeros(asked.has_ecg.shape[0], 1, 1, 1, 20)
-        answer[..., 0] = 2.0
-        answer[..., 1] = asked.has_ecg.float().view(-1, 1, 1, 1)
-        answer[..., 16] = 100.0
-        return answer
-
     made = {}
     for weight in (1.0, 1.5, 3.0):
         settings = DecodeSettings(steps=1, guidance=weight, guided_share=1.0, temperature=0.01)
-        made[weight] = decode_window(known_answer(logits), *_hidden(), conditions, settings, _seeded())
+        made[weight] = decode_window(known_answer(_lifted_by_the_ecg), *_hidden(), conditions, settings, _seeded())
     assert made[1.0].unique().tolist() == [0]
     assert made[1.5].unique().tolist() == [0]
     assert made[3.0].unique().tolist() == [4]

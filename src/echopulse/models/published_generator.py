@@ -1,6 +1,5 @@
 """The generator as its authors released it: a MaskGIT over codes with one pooled ECG vector as its context."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from echopulse.nn.positions import ContinuousPositionBias, PositionConvolution
 from echopulse.nn.transformer import Block
 
 if TYPE_CHECKING:
-    from echopulse.models.video_transformer import Conditions, Passes
+    from echopulse.models.video_transformer import Conditions, LogitsAt, Passes
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class PublishedGenerator(nn.Module):
         assert isinstance(conditions.ecg, EcgFeatures)
         tokens = conditions.ecg.tokens
 
-        def seen(codes: Tensor, known: Tensor) -> Callable[[Tensor], FactorLogits]:
+        def seen(codes: Tensor, known: Tensor) -> "LogitsAt":
             hidden = torch.where(known, codes, self.config.num_codes)
 
             def at(places: Tensor) -> FactorLogits:

@@ -266,10 +266,9 @@ class WindowPasses:
         self._network, slots = network, conditions.frame_times_s.shape[1]
         places = network.slot[:slots] + network.row + network.column
         places = places + rearrange(network.slot_conditions(conditions), "b t d -> b t 1 1 d")
-        self._grid = places.shape[1:4]
         self._places = places.flatten(1, 3)
         self._context, self._visible = network.context(conditions)
-        self._bias = None if network.bias is None else network.bias(tuple(self._grid))
+        self._bias = None if network.bias is None else network.bias(tuple(places.shape[1:4]))
         self._kept = [(KeptKeys() if keep else None, KeptKeys()) for _ in network.blocks]
         self._keep = keep
         self._before: tuple[Tensor, Tensor] | None = None  # codes as they were seen, and their features
