@@ -59,17 +59,18 @@ class CodeHead(nn.Linear):
         return logits + F.pad(torch.cat(added, dim=-1), (self._factors[0], 0))
 
     def one_by_one(self, x: Float[Tensor, "n d"]) -> FactorLogits:
-        """What gives the logits of one factor after the other, for drawing."""
+        """What gives the logits of one factor after the other, for drawing; to be called for each in turn."""
         n, more = len(x), -len(x) % _ROWS
         x = F.pad(x, (0, 0, 0, more))
         parts = super().forward(x).split(self._factors, dim=-1)
         feature = self.feature(x) if self.joint else None
+        seen = torch.zeros((), dtype=x.dtype, device=x.device)
 
         def logits(i: int, before: Tensor) -> Tensor:
+            nonlocal seen
             if feature is None or i == 0:
                 return parts[i][:n]
-            before = F.pad(before, (0, 0, 0, more))
-            seen = torch.stack([self.before[j](before[:, j]) for j in range(i)]).sum(0)
+            seen = seen + self.before[i - 1](F.pad(before[:, i - 1], (0, more)))
             return (parts[i] + self.given[i - 1](F.gelu(feature + seen)))[:n]
 
         return logits

@@ -6,7 +6,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from echopulse.nn.activation import gelu_of_maps
 
 
 class PixelPatches(nn.Module):
@@ -100,7 +101,7 @@ class _Residual(nn.Module):
         self.second = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.gelu(self.first(self.norm(x))))
+        return x + self.second(gelu_of_maps(self.first(self.norm(x))))
 
 
 def _residuals(width: int, depth: int) -> list[nn.Module]:

@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echopulse.nn.activation import gelu_of_maps
+
 
 class UNet(nn.Module):
     """Maps to maps of the same size (Ronneberger 2015), in residual steps, skips added and not concatenated.
@@ -55,4 +57,4 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The same shape."""
-        return x + self.second(F.gelu(self.first(F.gelu(self.norm(x)))))
+        return x + self.second(gelu_of_maps(self.first(gelu_of_maps(self.norm(x)))))

@@ -250,7 +250,8 @@ def _guided_passes(
 
         def guided(i: int, before: Tensor) -> Tensor:
             yes, no = before_now(i, torch.cat([before, before])).float().chunk(2)
-            return (yes if now is None else now(i, before).float()) + (settings.guidance - 1) * (yes - no)
+            start = yes if now is None else now(i, before).float()
+            return start.add(yes - no, alpha=settings.guidance - 1)
 
         return guided
 
