@@ -96,8 +96,8 @@ def main() -> None:
     if arguments.paper:
         networks = VideoTokenizer(tokenizer_config("paper")), VideoTransformer(generator_config("paper"))
         paper = Pipeline(*networks, {}, fast_dtype())
-        every = 1 + (usual.null_every - 1) * _PAPER_STEPS // usual.steps
-        settings = DecodeSettings(_PAPER_STEPS, guidance=3.0, guided_share=1.0, keep=usual.keep, null_every=every)
+        null_every = 1 + (usual.null_every - 1) * _PAPER_STEPS // usual.steps
+        settings = DecodeSettings(_PAPER_STEPS, guidance=3.0, guided_share=1.0, keep=usual.keep, null_every=null_every)
         timed(paper, track, 11 / 25, replace(settings, steps=1))  # warm caches
         for keep, every in ways_of(settings):
             _, paper_s = timed(paper, track, 11 / 25, replace(settings, keep=keep, null_every=every))

@@ -12,7 +12,7 @@ _ROWS = 64
 """Rows are padded to multiples of this: a CPU keeps a program for every number of rows that it has multiplied."""
 
 FactorLogits = Callable[[int, Int[Tensor, "n i"]], Float[Tensor, "n f"]]
-"""Logits of factor i, in rows, for the values of the i factors before it."""
+"""Logits of factor i, in rows, for the values of the i factors before it; asked for once for each factor, in turn."""
 
 
 class CodeHead(nn.Linear):
@@ -59,7 +59,7 @@ class CodeHead(nn.Linear):
         return logits + F.pad(torch.cat(added, dim=-1), (self._factors[0], 0))
 
     def one_by_one(self, x: Float[Tensor, "n d"]) -> FactorLogits:
-        """What gives the logits of one factor after the other, for drawing; to be called for each in turn."""
+        """What gives the logits of one factor after the other, for drawing."""
         n, more = len(x), -len(x) % _ROWS
         x = F.pad(x, (0, 0, 0, more))
         parts = super().forward(x).split(self._factors, dim=-1)
